@@ -1,0 +1,1 @@
+"""One file a flow: its body reads as a list of named steps."""

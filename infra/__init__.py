@@ -1,0 +1,1 @@
+"""How the outside is reached: the local stack, git, DVC, MLflow. Knows neither Prefect flows nor torch."""

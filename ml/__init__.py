@@ -1,0 +1,1 @@
+"""Pure machine learning: knows neither Prefect nor MLflow, and runs as ``python -m ml.<stage>``."""
