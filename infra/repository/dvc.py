@@ -1,0 +1,221 @@
+"""DVC, through its command line: the versioned data, the stages of the graph, the share.
+
+Each call is a process of its own, so that a stage's output can be read line by line and its whole process group be
+stopped. What DVC says is turned into :class:`~configs.problems.UserError`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from configs.problems import Problem, UserError
+from infra.process import run_guarded
+
+
+class Outcome(StrEnum):
+    """What reproducing a stage came to."""
+
+    RAN = "ran"
+    FETCHED = "fetched"  # run earlier, here or elsewhere, from the same inputs: outputs come from the run cache
+    UNCHANGED = "unchanged"
+
+
+class StageError(UserError):
+    """A stage's own command failed: what it said on its last lines is the error."""
+
+    def __init__(self, stage: str, status: int, said: Sequence[str]) -> None:
+        self.stage = stage
+        self.status = status
+        super().__init__(Problem(f"stage {stage}", _last_words(said) or f"ended with status {status}", ""))
+
+
+class ShareError(UserError):
+    """The share did not answer: worth another try."""
+
+
+class MissingDataError(UserError):
+    """The share answers, but what was asked for is not in it."""
+
+
+def dvc(
+    root: Path,
+    *arguments: str,
+    env: Mapping[str, str] | None = None,
+    on_line: Callable[[str], None] = lambda line: None,
+    on_tick: Callable[[], None] = lambda: None,
+) -> tuple[int, list[str]]:
+    """Run a dvc command in ``root`` and return its exit status and output lines."""
+    lines: list[str] = []
+
+    def keep(line: str) -> None:
+        lines.append(line)
+        on_line(line)
+
+    command = [sys.executable, "-m", "dvc", *arguments]
+    status = run_guarded(command, cwd=root, env=_environment(env), on_line=keep, on_tick=on_tick)
+    return status, lines
+
+
+def reproduce(
+    root: Path,
+    stage: str,
+    *,
+    force: bool = False,
+    env: Mapping[str, str] | None = None,
+    on_line: Callable[[str], None] = lambda line: None,
+    on_tick: Callable[[], None] = lambda: None,
+) -> Outcome:
+    """Bring one stage up to date: leave it, fetch its outputs from the run cache or the share, or run it.
+
+    Args:
+        force: run it although nothing changed.
+
+    Raises:
+        StageError: the stage's command failed.
+        UserError: DVC could not run it (bad dvc.yaml, missing inputs, another dvc at work).
+    """
+    options = ["--force"] if force else ["--pull"]
+    status, lines = dvc(root, "repro", "--single-item", *options, stage, env=env, on_line=on_line, on_tick=on_tick)
+    running = next((index for index, line in enumerate(lines) if line == f"Running stage '{stage}':"), None)
+    if status:
+        if running is not None:
+            raise StageError(stage, status, [line for line in lines[running + 2 :] if not _is_dvc_noise(line)])
+        raise _error(f"dvc repro {stage}", status, lines)
+    if running is not None:
+        return Outcome.RAN
+    if any(line.startswith(f"Stage '{stage}' is cached") for line in lines):
+        return Outcome.FETCHED
+    return Outcome.UNCHANGED
+
+
+def pull(root: Path, *targets: str, env: Mapping[str, str] | None = None) -> None:
+    """Fetch ``targets`` (``data.dvc``) from the share and check them out.
+
+    Raises:
+        MissingDataError: the share answers but does not hold them.
+        ShareError: the share does not answer.
+    """
+    status, lines = dvc(root, "pull", *targets, env=env)
+    if status:
+        raise _error("dvc pull", status, lines)
+
+
+def push(root: Path, *targets: str, run_cache: bool = False, env: Mapping[str, str] | None = None) -> None:
+    """Send ``targets`` (all of the workspace when none), and the run cache if asked, to the share."""
+    options = ["--run-cache"] if run_cache else []
+    status, lines = dvc(root, "push", *options, *targets, env=env)
+    if status:
+        raise _error("dvc push", status, lines)
+
+
+def add(root: Path, path: str) -> None:
+    """Track ``path`` (``data``) as it is now: writes ``data.dvc`` and fills the cache."""
+    status, lines = dvc(root, "add", "--quiet", path)
+    if status:
+        raise _error("dvc add", status, lines)
+
+
+def is_present(root: Path, target: str) -> bool:
+    """Whether the workspace holds ``target`` exactly as its ``.dvc`` file says."""
+    status, lines = dvc(root, "status", "--json", target)
+    if status:
+        raise _error("dvc status", status, lines)
+    return not json.loads(lines[-1] if lines else "{}")
+
+
+def tracked_digest(root: Path, data_file: str = "data.dvc") -> str:
+    """Return the md5 that a ``.dvc`` file records for its one output (``.dir`` at the end for a folder).
+
+    Raises:
+        UserError: the file is missing or is not a .dvc file.
+    """
+    path = root / data_file
+    try:
+        return str(yaml.safe_load(path.read_text(encoding="utf-8"))["outs"][0]["md5"])
+    except FileNotFoundError:
+        raise UserError(
+            Problem(str(path), "is missing: no dataset is tracked", "run the flow publish-dataset, or `dvc add data`")
+        ) from None
+    except (yaml.YAMLError, KeyError, IndexError, TypeError):
+        raise UserError(
+            Problem(str(path), "is no .dvc file with an md5", f"git checkout {data_file}, or `dvc add` again")
+        ) from None
+
+
+def stage_key(root: Path, stage: str) -> str | None:
+    """Return a hash of all that ``stage`` was made from (command, inputs, parameters) as dvc.lock records it.
+
+    Two runs with the same key trained from the same code, data and parameters. None: the stage never ran.
+    """
+    entry = locked_stage(root, stage)
+    if entry is None:
+        return None
+    inputs = {name: entry.get(name) for name in ("cmd", "deps", "params")}
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+
+
+def locked_stage(root: Path, stage: str) -> dict[str, Any] | None:
+    """Return a stage's entry of dvc.lock, or None."""
+    try:
+        lock = yaml.safe_load((root / "dvc.lock").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    entry = (lock or {}).get("stages", {}).get(stage)
+    return entry if isinstance(entry, dict) else None
+
+
+def _environment(env: Mapping[str, str] | None) -> dict[str, str]:
+    """The caller's environment with this interpreter first on PATH: stages are written `python -m ml.<stage>`."""
+    result = dict(os.environ if env is None else env)
+    result["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{result.get('PATH', os.defpath)}"
+    result |= {"DVC_NO_ANALYTICS": "true", "PYTHONUNBUFFERED": "1"}
+    return result
+
+
+_PASSING = re.compile(r"timed? ?out|connection|unreachable|temporar|network|broken pipe|reset by peer", re.IGNORECASE)
+_LOCKED = re.compile(r"Unable to acquire lock|is busy, it is being blocked")
+_MISSING = re.compile(r"missing cache files|does not exist|failed to pull data|Checkout failed", re.IGNORECASE)
+
+
+def _error(command: str, status: int, lines: Sequence[str]) -> UserError:
+    said = _last_words([line.removeprefix("ERROR: ") for line in lines if not _is_dvc_noise(line)])
+    text = "\n".join(lines)
+    if _LOCKED.search(text):
+        return UserError(
+            Problem(command, "another dvc command is at work in this checkout", "wait for it to end, then run again")
+        )
+    if "No space left" in text:
+        return UserError(Problem(command, said, "free disk space (dvc gc --workspace drops what no version uses)"))
+    if command == "dvc pull" and _MISSING.search(text):
+        return MissingDataError(Problem(command, said, "push it from where it was published, or publish it again"))
+    if command in ("dvc pull", "dvc push") and _PASSING.search(text):
+        return ShareError(Problem(command, said, "check that the share is up (mlops doctor)"))
+    return UserError(Problem(command, said or f"ended with status {status}", ""))
+
+
+def _is_dvc_noise(line: str) -> bool:
+    return not line.strip() or line.startswith(
+        (
+            "To track the changes",
+            "To enable auto",
+            "Use `dvc push`",
+            "\tgit add",
+            "\tdvc config",
+            "Having any troubles?",
+        )
+    )
+
+
+def _last_words(lines: Sequence[str], most: int = 12) -> str:
+    kept = [line for line in lines if not line.startswith("ERROR: failed to reproduce")][-most:]
+    return "\n".join(kept).strip()
