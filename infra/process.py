@@ -1,16 +1,14 @@
 """Runs a command so that it never outlives whoever asked for it.
 
 A training may run for hours below a flow that can be killed at any time. The command is therefore started through a
-small guard process that holds the reading end of a pipe from us: when the pipe closes, because we stop the command
-or because we died (``kill -9`` included), the guard ends the command's whole process group, first with SIGTERM, so
-that it can save its work, then with SIGKILL.
+small guard process (:mod:`infra.guard`) that holds the reading end of a pipe from us: when the pipe closes, because
+we stop the command or because we died (``kill -9`` included), the guard ends the command's whole process group.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -19,8 +17,89 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from queue import Empty, Queue
 
-GRACE_S = 20.0
-"""Seconds that a command has between SIGTERM and SIGKILL."""
+from infra import guard
+
+
+class Child:
+    """A process of ours that ends when its standard input closes; its output comes as lines, both streams in order."""
+
+    def __init__(self, command: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None = None) -> None:
+        self._process = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env=dict(os.environ if env is None else env),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        self._lines: Queue[str | None] = Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def read_line(self, timeout_s: float) -> str | None:
+        """Return the next line, without its newline; None when the output has ended.
+
+        Raises:
+            queue.Empty: no line came in time.
+        """
+        return self._lines.get(timeout=timeout_s)
+
+    def write_line(self, line: str) -> None:
+        """Send one line to the process.
+
+        Raises:
+            OSError: the process is gone.
+        """
+        assert self._process.stdin is not None  # noqa: S101 - opened with PIPE
+        self._process.stdin.write(line.encode() + b"\n")
+        self._process.stdin.flush()
+
+    def wait(self) -> int:
+        """Wait for the end and return the exit status."""
+        return self._process.wait()
+
+    def close(self) -> None:
+        """Close the process's standard input, so that it ends what it runs, and wait; kill it if it does not."""
+        if self._process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
+        try:
+            self._process.wait(guard.GRACE_S + 5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None  # noqa: S101 - opened with PIPE
+        for raw in self._process.stdout:
+            # A carriage return redraws a line in a terminal: only its last state is worth keeping.
+            self._lines.put(raw.decode("utf-8", "replace").rstrip("\r\n").rpartition("\r")[2])
+        self._lines.put(None)
+
+
+def pump(
+    child: Child,
+    is_last: Callable[[str], bool],
+    on_line: Callable[[str], None],
+    on_tick: Callable[[], None],
+    tick_s: float = 0.2,
+) -> None:
+    """Hand on a child's lines, up to and with the one that ``is_last``, or to the end of its output.
+
+    ``on_tick`` is called about every ``tick_s`` seconds meanwhile, and once after the last line.
+    """
+    next_tick = time.monotonic()
+    while True:
+        with contextlib.suppress(Empty):
+            line = child.read_line(tick_s)
+            if line is not None:
+                on_line(line)
+            if line is None or is_last(line):
+                break
+        if time.monotonic() >= next_tick:
+            on_tick()
+            next_tick = time.monotonic() + tick_s
+    on_tick()
 
 
 def run_guarded(
@@ -30,109 +109,15 @@ def run_guarded(
     env: Mapping[str, str] | None = None,
     on_line: Callable[[str], None] = lambda line: None,
     on_tick: Callable[[], None] = lambda: None,
-    tick_s: float = 0.2,
 ) -> int:
     """Run ``command`` to its end and return its exit status (128 + signal when a signal ended it).
 
-    Args:
-        on_line: is given each line of the command's output (both streams, in order), without its newline.
-        on_tick: is called about every ``tick_s`` seconds while the command runs, and once after its last line.
-
-    An exception from a callback, KeyboardInterrupt included, stops the command before it goes on upwards.
+    ``on_line`` gets each line of output, ``on_tick`` is called every fifth of a second. An exception from either,
+    KeyboardInterrupt included, stops the command before it goes on upwards.
     """
-    guard = subprocess.Popen(
-        [sys.executable, "-S", "-E", __file__, *command],
-        cwd=cwd,
-        env=dict(os.environ if env is None else env),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    lines: Queue[str | None] = Queue()
-    reader = threading.Thread(target=_read_lines, args=(guard, lines), daemon=True)
-    reader.start()
+    child = Child([sys.executable, "-S", "-E", guard.__file__, *command], cwd=cwd, env=env)
     try:
-        next_tick = time.monotonic()
-        while True:
-            with contextlib.suppress(Empty):
-                line = lines.get(timeout=tick_s)
-                if line is None:
-                    break
-                on_line(line)
-            if time.monotonic() >= next_tick:
-                on_tick()
-                next_tick = time.monotonic() + tick_s
-        on_tick()
-        return guard.wait()
+        pump(child, lambda line: False, on_line, on_tick)
+        return child.wait()
     finally:
-        _close(guard)
-
-
-def _read_lines(guard: subprocess.Popen[bytes], lines: Queue[str | None]) -> None:
-    assert guard.stdout is not None  # noqa: S101 - opened with PIPE
-    for raw in guard.stdout:
-        # A carriage return redraws a line in a terminal: only its last state is worth keeping.
-        lines.put(raw.decode("utf-8", "replace").rstrip("\r\n").rpartition("\r")[2])
-    lines.put(None)
-
-
-def _close(guard: subprocess.Popen[bytes]) -> None:
-    if guard.stdin is not None:
-        with contextlib.suppress(OSError):
-            guard.stdin.close()
-    try:
-        guard.wait(GRACE_S + 5)
-    except subprocess.TimeoutExpired:
-        guard.kill()
-        guard.wait()
-
-
-def _guard(command: Sequence[str]) -> int:
-    """What the guard process does: start the command, end its group when our standard input closes."""
-    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ignored, signal.SIG_IGN)
-    child = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-        preexec_fn=_default_signals,
-    )
-    stopping = threading.Event()
-    stopper = threading.Thread(target=_end_with_owner, args=(child, stopping), daemon=True)
-    stopper.start()
-    status = child.wait()
-    if stopping.is_set():
-        stopper.join()
-    # What the command left behind in its group would keep the output open and the files locked.
-    _signal_group(child.pid, signal.SIGKILL)
-    return status if status >= 0 else 128 - status
-
-
-def _default_signals() -> None:
-    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ignored, signal.SIG_DFL)
-
-
-def _end_with_owner(child: subprocess.Popen[bytes], stopping: threading.Event) -> None:
-    while os.read(0, 4096):
-        pass
-    stopping.set()
-    _signal_group(child.pid, signal.SIGTERM)
-    deadline = time.monotonic() + GRACE_S
-    # The group, not only its leader: a shell may be gone while the training below it still saves.
-    while time.monotonic() < deadline and _signal_group(child.pid, 0):
-        time.sleep(0.1)
-    _signal_group(child.pid, signal.SIGKILL)
-
-
-def _signal_group(group: int, number: int) -> bool:
-    try:
-        os.killpg(group, number)
-    except (ProcessLookupError, PermissionError):
-        return False
-    return True
-
-
-if __name__ == "__main__":
-    sys.exit(_guard(sys.argv[1:]))
+        child.close()

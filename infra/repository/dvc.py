@@ -1,7 +1,7 @@
 """DVC, through its command line: the versioned data, the stages of the graph, the share.
 
-Each call is a process of its own, so that a stage's output can be read line by line and its whole process group be
-stopped. What DVC says is turned into :class:`~configs.problems.UserError`.
+Commands run in processes of their own, so that a stage's output can be read line by line and its whole process group
+be stopped. What DVC says is turned into :class:`~configs.problems.UserError`.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 
 from configs.problems import Problem, UserError
-from infra.process import run_guarded
+from infra.process import Child, pump
+from infra.repository.dvc_process import END
 
 
 class Outcome(StrEnum):
@@ -47,90 +48,126 @@ class MissingDataError(UserError):
     """The share answers, but what was asked for is not in it."""
 
 
-def dvc(
-    root: Path,
-    *arguments: str,
-    env: Mapping[str, str] | None = None,
-    on_line: Callable[[str], None] = lambda line: None,
-    on_tick: Callable[[], None] = lambda: None,
-) -> tuple[int, list[str]]:
-    """Run a dvc command in ``root`` and return its exit status and output lines."""
-    lines: list[str] = []
+class Dvc:
+    """DVC in one checkout. Start it early: it warms up beside whatever else is done, see :mod:`dvc_process`.
 
-    def keep(line: str) -> None:
-        lines.append(line)
-        on_line(line)
-
-    command = [sys.executable, "-m", "dvc", *arguments]
-    status = run_guarded(command, cwd=root, env=_environment(env), on_line=keep, on_tick=on_tick)
-    return status, lines
-
-
-def reproduce(
-    root: Path,
-    stage: str,
-    *,
-    force: bool = False,
-    env: Mapping[str, str] | None = None,
-    on_line: Callable[[str], None] = lambda line: None,
-    on_tick: Callable[[], None] = lambda: None,
-) -> Outcome:
-    """Bring one stage up to date: leave it, fetch its outputs from the run cache or the share, or run it.
-
-    Args:
-        force: run it although nothing changed.
-
-    Raises:
-        StageError: the stage's command failed.
-        UserError: DVC could not run it (bad dvc.yaml, missing inputs, another dvc at work).
+    A context manager: leaving it, also by an exception, ends the command at work.
     """
-    options = ["--force"] if force else ["--pull"]
-    status, lines = dvc(root, "repro", "--single-item", *options, stage, env=env, on_line=on_line, on_tick=on_tick)
-    running = next((index for index, line in enumerate(lines) if line == f"Running stage '{stage}':"), None)
-    if status:
+
+    def __init__(self, root: Path, env: Mapping[str, str] | None = None) -> None:
+        """Start DVC in the checkout ``root``; commands and stages get ``env`` (this process's when None)."""
+        self.root = root
+        self._env = _environment(env)
+        self._process = self._start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.close()
+
+    def run(
+        self,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        on_line: Callable[[str], None] = lambda line: None,
+        on_tick: Callable[[], None] = lambda: None,
+    ) -> tuple[int, list[str]]:
+        """Run a dvc command and return its exit status and output lines.
+
+        Args:
+            env: variables for this command, besides those of the checkout.
+        """
+        lines: list[str] = []
+        status = 255
+
+        def keep(line: str) -> None:
+            nonlocal status
+            text, end, number = line.partition(END)
+            if end:
+                status = int(number)
+            if text or not end:
+                lines.append(text)
+                on_line(text)
+
+        request = json.dumps({"argv": arguments, "env": self._env | dict(env or {})})
+        try:
+            self._process.write_line(request)
+            pump(self._process, lambda line: END in line, keep, on_tick)
+        except BaseException:
+            self._process.close()
+            self._process = self._start()
+            raise
+        return status, lines
+
+    def reproduce(
+        self,
+        stage: str,
+        *,
+        force: bool = False,
+        env: Mapping[str, str] | None = None,
+        on_line: Callable[[str], None] = lambda line: None,
+        on_tick: Callable[[], None] = lambda: None,
+    ) -> Outcome:
+        """Bring one stage up to date: leave it, fetch its outputs from the run cache or the share, or run it.
+
+        Args:
+            force: run it although nothing changed.
+
+        Raises:
+            StageError: the stage's command failed.
+            UserError: DVC could not run it (bad dvc.yaml, missing inputs, another dvc at work).
+        """
+        options = ["--force"] if force else ["--pull"]
+        status, lines = self.run("repro", "--single-item", *options, stage, env=env, on_line=on_line, on_tick=on_tick)
+        running = next((index for index, line in enumerate(lines) if line == f"Running stage '{stage}':"), None)
+        if status:
+            if running is not None:
+                raise StageError(stage, status, [line for line in lines[running + 2 :] if not _is_dvc_noise(line)])
+            raise _error(f"dvc repro {stage}", status, lines)
         if running is not None:
-            raise StageError(stage, status, [line for line in lines[running + 2 :] if not _is_dvc_noise(line)])
-        raise _error(f"dvc repro {stage}", status, lines)
-    if running is not None:
-        return Outcome.RAN
-    if any(line.startswith(f"Stage '{stage}' is cached") for line in lines):
-        return Outcome.FETCHED
-    return Outcome.UNCHANGED
+            return Outcome.RAN
+        if any(line.startswith(f"Stage '{stage}' is cached") for line in lines):
+            return Outcome.FETCHED
+        return Outcome.UNCHANGED
 
+    def pull(self, *targets: str) -> None:
+        """Fetch ``targets`` (``data.dvc``) from the share and check them out.
 
-def pull(root: Path, *targets: str, env: Mapping[str, str] | None = None) -> None:
-    """Fetch ``targets`` (``data.dvc``) from the share and check them out.
+        Raises:
+            MissingDataError: the share answers but does not hold them.
+            ShareError: the share does not answer.
+        """
+        self._checked("pull", *targets)
 
-    Raises:
-        MissingDataError: the share answers but does not hold them.
-        ShareError: the share does not answer.
-    """
-    status, lines = dvc(root, "pull", *targets, env=env)
-    if status:
-        raise _error("dvc pull", status, lines)
+    def push(self, *targets: str, run_cache: bool = False) -> None:
+        """Send ``targets`` (all of the workspace when none), and the run cache if asked, to the share.
 
+        Raises:
+            ShareError: the share does not answer.
+        """
+        self._checked("push", *(["--run-cache"] if run_cache else []), *targets)
 
-def push(root: Path, *targets: str, run_cache: bool = False, env: Mapping[str, str] | None = None) -> None:
-    """Send ``targets`` (all of the workspace when none), and the run cache if asked, to the share."""
-    options = ["--run-cache"] if run_cache else []
-    status, lines = dvc(root, "push", *options, *targets, env=env)
-    if status:
-        raise _error("dvc push", status, lines)
+    def add(self, path: str) -> None:
+        """Track ``path`` (``data``) as it is now: writes ``data.dvc`` and fills the cache."""
+        self._checked("add", "--quiet", path)
 
+    def is_present(self, target: str) -> bool:
+        """Whether the workspace holds ``target`` (``data.dvc``) exactly as its ``.dvc`` file says."""
+        lines = self._checked("status", "--json", target)
+        return not json.loads(lines[-1] if lines else "{}")
 
-def add(root: Path, path: str) -> None:
-    """Track ``path`` (``data``) as it is now: writes ``data.dvc`` and fills the cache."""
-    status, lines = dvc(root, "add", "--quiet", path)
-    if status:
-        raise _error("dvc add", status, lines)
+    def _checked(self, command: str, *arguments: str) -> list[str]:
+        status, lines = self.run(command, *arguments)
+        if status:
+            raise _error(f"dvc {command}", status, lines)
+        return lines
 
-
-def is_present(root: Path, target: str) -> bool:
-    """Whether the workspace holds ``target`` exactly as its ``.dvc`` file says."""
-    status, lines = dvc(root, "status", "--json", target)
-    if status:
-        raise _error("dvc status", status, lines)
-    return not json.loads(lines[-1] if lines else "{}")
+    def _start(self) -> Child:
+        # The checkout may be of another commit, with an infra of its own: ours comes from where this module lies.
+        code = str(Path(__file__).parents[2])
+        serve = "import sys; sys.path.insert(0, sys.argv[1]); from infra.repository.dvc_process import serve; serve()"
+        return Child([sys.executable, "-c", serve, code], cwd=self.root, env=self._env)
 
 
 def tracked_digest(root: Path, data_file: str = "data.dvc") -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from configs.problems import UserError
@@ -35,12 +37,19 @@ def checkout(tmp_path: Path) -> Path:
     (root / "recipe.yaml").write_text("train: {epochs: 1}\n")
     (root / "dvc.yaml").write_text(GRAPH)
     (root / ".gitignore").write_text("/runs.log\n")
-    assert dvc.dvc(root, "init", "--quiet")[0] == 0
-    dvc.dvc(root, "remote", "add", "--quiet", "--default", "share", str(tmp_path / "share"))
-    dvc.add(root, "data")
+    with dvc.Dvc(root) as repo:
+        assert repo.run("init", "--quiet")[0] == 0
+        assert repo.run("remote", "add", "--quiet", "--default", "share", str(tmp_path / "share"))[0] == 0
+        repo.add("data")
     git.git(root, "add", "--all")
     git.git(root, "commit", "--quiet", "-m", "first")
     return root
+
+
+@pytest.fixture
+def repo(checkout: Path) -> Iterator[dvc.Dvc]:
+    with dvc.Dvc(checkout) as running:
+        yield running
 
 
 def clone(checkout: Path, target: Path) -> Path:
@@ -48,53 +57,68 @@ def clone(checkout: Path, target: Path) -> Path:
     return target
 
 
-def test_a_stage_runs_once_and_is_fetched_elsewhere(checkout: Path, tmp_path: Path) -> None:
-    assert dvc.reproduce(checkout, "train") is dvc.Outcome.RAN
-    assert dvc.reproduce(checkout, "train") is dvc.Outcome.UNCHANGED
+def test_a_stage_runs_once_and_is_fetched_elsewhere(checkout: Path, repo: dvc.Dvc, tmp_path: Path) -> None:
+    assert repo.reproduce("train") is dvc.Outcome.RAN
+    assert repo.reproduce("train") is dvc.Outcome.UNCHANGED
     key = dvc.stage_key(checkout, "train")
     assert key is not None
-    dvc.push(checkout, run_cache=True)
+    repo.push(run_cache=True)
 
     other = clone(checkout, tmp_path / "other")
     assert dvc.stage_key(other, "train") is None
-    dvc.pull(other, "data.dvc")
-    assert dvc.reproduce(other, "train") is dvc.Outcome.FETCHED
+    with dvc.Dvc(other) as elsewhere:
+        elsewhere.pull("data.dvc")
+        assert elsewhere.reproduce("train") is dvc.Outcome.FETCHED
     assert (other / "model.txt").read_text() == "one\n"
     assert not (other / "runs.log").exists(), "it was trained again"
     assert dvc.stage_key(other, "train") == key
 
 
-def test_another_parameter_is_another_training(checkout: Path) -> None:
-    dvc.reproduce(checkout, "train")
+def test_another_parameter_is_another_training(checkout: Path, repo: dvc.Dvc) -> None:
+    repo.reproduce("train")
     before = dvc.stage_key(checkout, "train")
     (checkout / "recipe.yaml").write_text("train: {epochs: 2}\n")
-    assert dvc.reproduce(checkout, "train") is dvc.Outcome.RAN
+    assert repo.reproduce("train") is dvc.Outcome.RAN
     assert dvc.stage_key(checkout, "train") != before
 
 
-def test_force_runs_an_unchanged_stage(checkout: Path) -> None:
-    dvc.reproduce(checkout, "train")
-    assert dvc.reproduce(checkout, "train", force=True) is dvc.Outcome.RAN
+def test_force_runs_an_unchanged_stage(checkout: Path, repo: dvc.Dvc) -> None:
+    repo.reproduce("train")
+    assert repo.reproduce("train", force=True) is dvc.Outcome.RAN
     assert (checkout / "runs.log").read_text().count("trained") == 2
 
 
-def test_a_failing_stage_says_its_own_last_words(checkout: Path) -> None:
+def test_a_failing_stage_says_its_own_last_words(checkout: Path, repo: dvc.Dvc) -> None:
     (checkout / "dvc.yaml").write_text(GRAPH.replace("test ! -e fail", "echo labels/7.txt, no such class; exit 3"))
     with pytest.raises(dvc.StageError) as caught:
-        dvc.reproduce(checkout, "train")
+        repo.reproduce("train")
     assert str(caught.value) == "stage train: labels/7.txt, no such class"
 
 
-def test_an_empty_share_and_an_absent_one_are_different_errors(checkout: Path, tmp_path: Path) -> None:
+def test_an_empty_share_is_told(checkout: Path, tmp_path: Path) -> None:
     other = clone(checkout, tmp_path / "other")
-    with pytest.raises(dvc.MissingDataError, match="publish"):
-        dvc.pull(other, "data.dvc")
+    with dvc.Dvc(other) as elsewhere, pytest.raises(dvc.MissingDataError, match="publish"):
+        elsewhere.pull("data.dvc")
 
 
-def test_presence_follows_content(checkout: Path) -> None:
-    assert dvc.is_present(checkout, "data.dvc")
+def test_presence_follows_content(checkout: Path, repo: dvc.Dvc) -> None:
+    assert repo.is_present("data.dvc")
     (checkout / "data" / "a.txt").write_text("two\n")
-    assert not dvc.is_present(checkout, "data.dvc")
+    assert not repo.is_present("data.dvc")
+
+
+def test_stopping_a_stage_ends_it_and_the_next_command_works(checkout: Path, repo: dvc.Dvc) -> None:
+    (checkout / "dvc.yaml").write_text(GRAPH.replace("cat data", "echo $$ > pid; sleep 600; cat data"))
+
+    def stop_when_running() -> None:
+        if (checkout / "pid").exists() and (checkout / "pid").read_text():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        repo.reproduce("train", on_tick=stop_when_running)
+    assert not psutil.pid_exists(int((checkout / "pid").read_text()))
+    (checkout / "dvc.yaml").write_text(GRAPH)
+    assert repo.reproduce("train") is dvc.Outcome.RAN
 
 
 def test_a_folder_without_data_is_told(tmp_path: Path) -> None:
@@ -134,11 +158,11 @@ def test_a_dirty_tree_comes_back_in_a_worktree(checkout: Path, tmp_path: Path) -
     assert str(target) not in git.git(checkout, "worktree", "list")
 
 
-def test_commit_takes_only_what_it_is_given(checkout: Path) -> None:
+def test_commit_takes_only_what_it_is_given(checkout: Path, repo: dvc.Dvc) -> None:
     (checkout / "recipe.yaml").write_text("train: {epochs: 9}\n")
     git.git(checkout, "add", "recipe.yaml")
     (checkout / "data" / "a.txt").write_text("two\n")
-    dvc.add(checkout, "data")
+    repo.add("data")
     commit = git.commit_files(checkout, ["data.dvc"], "data: two")
     assert git.git(checkout, "show", "--name-only", "--format=", commit) == "data.dvc"
     assert git.git(checkout, "diff", "--cached", "--name-only") == "recipe.yaml"
