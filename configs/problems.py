@@ -39,6 +39,8 @@ class UserError(Exception):
     def __str__(self) -> str:
         return "\n".join(str(problem) for problem in self.problems)
 
+    __repr__ = __str__
+
 
 def run_main(main: Callable[[], int | None]) -> None:
     """Run a command's ``main`` and leave the process: 0 or its status, 1 for a ``UserError``, 130 for Ctrl-C."""

@@ -26,11 +26,15 @@ class CodeVersion:
         commit: full hash of HEAD.
         branch: its branch, or "HEAD" when detached.
         diff: what the tracked files differ from the commit, as a patch for ``git apply``; empty when clean.
+        subject: first line of the commit's message.
+        date: when it was committed, ISO 8601.
         unknown: files in the code folders that git neither tracks nor ignores; named, never read.
     """
 
     commit: str
     branch: str
+    subject: str
+    date: str
     diff: str
     unknown: tuple[str, ...]
 
@@ -80,9 +84,12 @@ def code_version(root: Path) -> CodeVersion:
     exclude = [f":(exclude){name}" for name in GENERATED]
     unknown = git(root, "ls-files", "--others", "--exclude-standard", "--", *CODE)
     diff = git(root, "diff", "--binary", "HEAD", "--", ".", *exclude)
+    commit, date, subject = git(root, "log", "-1", "--format=%H%n%cI%n%s").split("\n", 2)
     return CodeVersion(
-        commit=git(root, "rev-parse", "HEAD"),
+        commit=commit,
         branch=git(root, "rev-parse", "--abbrev-ref", "HEAD"),
+        subject=subject,
+        date=date,
         diff=f"{diff}\n" if diff else "",
         unknown=tuple(unknown.splitlines()),
     )

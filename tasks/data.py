@@ -1,0 +1,67 @@
+"""The dataset of a run: pulled from the share, or drawn when it is the shipped one and nobody has it yet."""
+
+from __future__ import annotations
+
+import sys
+
+from configs.problems import Problem, UserError
+from infra.process import run_guarded
+from infra.repository import git
+from infra.repository.dvc import MissingDataError, tracked_digest
+from tasks.job import Job
+from tasks.verbs import log, verb
+
+
+@verb("fetch-data")
+def fetch_data(job: Job) -> str:
+    """Bring the dataset that ``data.dvc`` names into the workspace and return its digest.
+
+    Raises:
+        UserError: it is neither here nor in the share, or the workspace holds changes nobody published.
+        ShareError: the share does not answer (tried again).
+    """
+    digest = tracked_digest(job.root, job.data_file)
+    folder = job.root / job.recipe.data.path
+    if folder.is_dir() and job.dvc.is_present(job.data_file):
+        log().info("data %s is here", digest)
+        return digest
+    try:
+        job.dvc.pull(job.data_file)
+        log().info("data %s pulled from the share", digest)
+    except MissingDataError:
+        if not _is_shipped(digest) or folder.exists():
+            raise
+        _draw(job, digest)
+        job.dvc.push(job.data_file)
+        log().info("data %s drawn and pushed to the share", digest)
+    return digest
+
+
+def _is_shipped(digest: str) -> bool:
+    from ml.warehouse import SHIPPED_DIGEST
+
+    return digest == SHIPPED_DIGEST
+
+
+def _draw(job: Job, digest: str) -> None:
+    log().info("the share is empty: drawing the shipped dataset")
+    lines: list[str] = []
+    status = run_guarded(
+        [sys.executable, "-m", "ml.warehouse", str(job.recipe.data.path)],
+        cwd=job.root,
+        env=job.process_environment(),
+        on_line=lines.append,
+    )
+    if status:
+        raise UserError(Problem("drawing the dataset", "\n".join(lines[-5:]) or f"ended with status {status}"))
+    job.dvc.add(str(job.recipe.data.path))
+    drawn = tracked_digest(job.root, job.data_file)
+    if drawn != digest:
+        git.git(job.root, "checkout", "--", job.data_file)
+        raise UserError(
+            Problem(
+                job.data_file,
+                f"names {digest}, but what was drawn here is {drawn}",
+                "use the locked environment (make setup), or pull the dataset from a share that has it",
+            )
+        )

@@ -1,0 +1,100 @@
+"""A job: one run of the main job, with all that its tasks share."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from prefect.runtime import flow_run
+
+from configs.problems import Problem, UserError
+from configs.recipe import Recipe, load_recipe
+from infra.repository import git
+from infra.repository.dvc import Dvc
+from tasks.verbs import hide_tracebacks
+
+PARAMS = "params.yaml"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the tasks of one run share.
+
+    Attributes:
+        root: the checkout.
+        home: its state folder (``.mlops``).
+        folder: this run's own folder below ``home``: stage events, summary.
+        recipe_path: the recipe file, relative to ``root``.
+        code: the code as it was when the run began.
+        run_id: the flow run's id.
+    """
+
+    root: Path
+    home: Path
+    folder: Path
+    recipe_path: str
+    recipe: Recipe
+    code: git.CodeVersion
+    dvc: Dvc
+    run_id: str
+
+    @property
+    def events(self) -> Path:
+        """Where the stages of this run write their events."""
+        return self.folder / "events.jsonl"
+
+    @property
+    def data_file(self) -> str:
+        """The ``.dvc`` file of the recipe's dataset, relative to ``root``."""
+        return f"{self.recipe.data.path}.dvc"
+
+    def process_environment(self) -> dict[str, str]:
+        """The whole environment of a process that this run starts."""
+        return dict(os.environ) | self.stage_environment()
+
+    def stage_environment(self) -> dict[str, str]:
+        """Variables that stages get besides those of the process."""
+        return {"MLOPS_EVENTS": str(self.events), "MLOPS_HOME": str(self.home)}
+
+
+@contextmanager
+def open_job(recipe_path: str) -> Iterator[Job]:
+    """Read the recipe, note the code's version and start DVC; on leaving, end whatever is still at work.
+
+    Raises:
+        UserError: no checkout, or a recipe with mistakes (all of them).
+    """
+    hide_tracebacks()
+    root = git.find_root(Path.cwd())
+    with Dvc(root) as dvc:
+        recipe = load_recipe(root / recipe_path)
+        home = state_folder(root)
+        run_id = str(flow_run.id or "manual")
+        folder = home / "runs" / run_id
+        folder.mkdir(parents=True, exist_ok=True)
+        select_recipe(root, recipe_path)
+        yield Job(root, home, folder, recipe_path, recipe, git.code_version(root), dvc, run_id)
+
+
+def state_folder(root: Path) -> Path:
+    """Return the folder of the checkout's state: ``MLOPS_HOME``, or ``.mlops`` in the checkout."""
+    return Path(os.environ.get("MLOPS_HOME", root / ".mlops")).absolute()
+
+
+def select_recipe(root: Path, recipe_path: str) -> None:
+    """Make ``recipe_path`` the recipe of the graph, as ``dvc exp run --set-param`` would: one line of params.yaml.
+
+    Raises:
+        UserError: params.yaml has no such line.
+    """
+    path = root / PARAMS
+    text = path.read_text(encoding="utf-8")
+    changed, count = re.subn(r"(?m)^recipe:.*$", f"recipe: {recipe_path}", text)
+    if count != 1:
+        raise UserError(Problem(str(path), "does not name the recipe once", "add the line `recipe: FILE`"))
+    if changed != text:
+        path.write_text(changed, encoding="utf-8")

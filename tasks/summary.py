@@ -1,0 +1,107 @@
+"""What a run came to, as plain values: for the report, the run's artifact and the terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+FILE = "summary.json"
+HEADLINE = ("mAP50", "mAP50-95", "precision", "recall")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The result of one run of the main job.
+
+    Attributes:
+        recipe: the recipe file.
+        trained: "ran", "fetched" or "unchanged" (see :class:`infra.repository.dvc.Outcome`).
+        commit: the code's full commit hash; ``dirty`` whether the tree had changes besides.
+        data: digest of the dataset; ``data_tag`` its git tag or "".
+        model: the version (``forklift/3``), or "" when the tracker could not be reached.
+        promoted: whether that version is now champion through this run.
+        reason: the gate's sentence.
+        metrics: on the test split, 0 to 1, per class as ``mAP50/forklift``.
+        champion: the version judged against, or ""; ``champion_metrics`` its metrics on the same split.
+        run_url: the MLflow run; ``flow_url`` the Prefect flow run.
+        pictures: title to file, relative to the checkout.
+    """
+
+    recipe: str
+    trained: str
+    commit: str
+    dirty: bool
+    data: str
+    data_tag: str
+    model: str
+    promoted: bool
+    reason: str
+    metrics: Mapping[str, float]
+    champion: str
+    champion_metrics: Mapping[str, float]
+    run_url: str
+    flow_url: str
+    pictures: Mapping[str, str]
+
+    def save(self, folder: Path) -> None:
+        """Write the summary into a run's folder."""
+        (folder / FILE).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Summary | None:
+        """Read the summary of a run's folder; None when the run did not get that far."""
+        try:
+            values: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        return cls(**values)
+
+    def rows(self) -> Iterator[tuple[str, str, str, str]]:
+        """Yield metric, new value, champion's value and difference, as texts; the headline numbers first."""
+        names = [name for name in HEADLINE if name in self.metrics]
+        names += sorted(name for name in self.metrics if name not in HEADLINE)
+        for name in names:
+            new, old = self.metrics[name], self.champion_metrics.get(name)
+            yield name, f"{new:.3f}", "" if old is None else f"{old:.3f}", "" if old is None else f"{new - old:+.3f}"
+
+    def verdict(self) -> str:
+        """Return one sentence on what became of the model."""
+        if not self.model:
+            return "The tracker did not answer: the model is kept, and registered and judged when it is back."
+        if self.trained != "ran" and not self.promoted and not self.reason:
+            return f"Nothing was trained: code, data and parameters are those of {self.model}."
+        place = "is the new champion" if self.promoted else "was registered, the champion stays"
+        return f"{self.model} {place}: {self.reason}."
+
+
+def markdown(summary: Summary, pictures: Mapping[str, str]) -> str:
+    """Return the report of a run. ``pictures``: title to address, as the reader of this text reaches them."""
+    against = summary.champion or "champion"
+    code = f"`{summary.commit[:12]}`" + (" with uncommitted changes" if summary.dirty else "")
+    data = f"`{summary.data}`" + (f" ({summary.data_tag})" if summary.data_tag else "")
+    lines = [
+        f"# {summary.model or Path(summary.recipe).stem}",
+        "",
+        summary.verdict(),
+        "",
+        f"| metric | this model | {against} | difference |",
+        "|---|---|---|---|",
+        *(f"| {' | '.join(row)} |" for row in summary.rows()),
+        "",
+        "| made from | |",
+        "|---|---|",
+        f"| code | {code} |",
+        f"| data | {data} |",
+        f"| recipe | `{summary.recipe}` |",
+        f"| training | {summary.trained} |",
+    ]
+    if summary.run_url:
+        lines.append(f"| MLflow run | [{summary.run_url}]({summary.run_url}) |")
+    if summary.flow_url:
+        lines.append(f"| Prefect run | [{summary.flow_url}]({summary.flow_url}) |")
+    for title, address in pictures.items():
+        lines += ["", f"## {title}", "", f"![{title}]({address})"]
+    return "\n".join(lines) + "\n"
