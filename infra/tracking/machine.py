@@ -1,0 +1,80 @@
+"""What a training ran on: the facts that explain its speed and, with the lock, its bits."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+PACKAGES = ("torch", "torchvision", "ultralytics", "openvino", "onnx", "numpy", "dvc", "mlflow", "prefect")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """``cores``: those this process may use. ``memory_gb``: 10^9 bytes. ``gpus``: names, empty without one."""
+
+    hostname: str
+    system: str
+    cpu: str
+    cores: int
+    memory_gb: float
+    gpus: tuple[str, ...]
+    python: str
+    versions: dict[str, str]
+
+
+def machine_facts() -> Machine:
+    """The facts of this machine and this interpreter. Never fails: what cannot be found out is named as unknown."""
+    return Machine(
+        hostname=platform.node() or "unknown",
+        system=f"{platform.system()} {platform.release()} {platform.machine()}",
+        cpu=_cpu(),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        memory_gb=round(psutil.virtual_memory().total / 1e9, 1),
+        gpus=_gpus(),
+        python=platform.python_version(),
+        versions=_versions(),
+    )
+
+
+def _cpu() -> str:
+    if platform.system() == "Darwin":
+        return _output(["sysctl", "-n", "machdep.cpu.brand_string"]) or platform.machine()
+    try:
+        info = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        info = ""
+    match = re.search(r"(?m)^(?:model name|Model)\s*:\s*(.+)$", info)
+    return match.group(1).strip() if match else platform.processor() or platform.machine()
+
+
+def _gpus() -> tuple[str, ...]:
+    """By NVIDIA's own tool: importing torch for this would take seconds."""
+    if shutil.which("nvidia-smi") is None:
+        return ()
+    names = _output(["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"])
+    return tuple(line.strip() for line in names.splitlines() if line.strip())
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _output(command: list[str]) -> str:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
