@@ -19,6 +19,18 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
+# The main job. CONFIG=configs/... trains by another recipe.
+CONFIG ?= configs/forklift.yaml
+train: $(STAMP)
+	@mlops up
+	@mlops train $(CONFIG)
+
+test: $(STAMP)
+	@python -m pytest
+
+bench: $(STAMP)
+	@python -m benchmarks
+
 lint: $(STAMP)
 	ruff check .
 	ruff format --check .

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from configs.problems import UserError
+from configs.problems import Problem, UserError
 from infra.process import run_guarded
 from infra.tracking.download import download_model
+from infra.tracking.entities import TrackerError
 from infra.tracking.registry import Candidate, Registration
 from infra.tracking.tracker import ChampionRef
 from infra.tracking.training import flatten, user
@@ -33,7 +34,7 @@ def find_champion(job: Job, tracking: Tracking) -> ChampionRef | None:
     log().info("%s/%d was judged on another test split: it is evaluated on this one", champion.name, champion.number)
     try:
         metrics = _evaluate_again(job, tracking, champion)
-    except UserError as error:
+    except (UserError, TrackerError) as error:
         log().warning("the champion cannot be evaluated again: %s", error)
         return champion
     return ChampionRef(champion.name, champion.number, metrics, test_split(job), champion.url)
@@ -85,9 +86,9 @@ def read_metrics(path: Path) -> dict[str, float]:
 def _evaluate_again(job: Job, tracking: Tracking, champion: ChampionRef) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="champion-", dir=job.folder) as scratch:
         folder = Path(scratch)
-        download_model(tracking.tracker.server, f"{champion.name}/{champion.number}", folder / "model")
+        model = download_model(tracking.tracker.server, f"{champion.name}/{champion.number}", job.home / "models")
         lines: list[str] = []
-        command = ["-m", "ml.evaluate", "--recipe", job.recipe_path, "--model", str(folder / "model" / "model.pt")]
+        command = ["-m", "ml.evaluate", "--recipe", job.recipe_path, "--model", str(model.folder / "model.pt")]
         status = run_guarded(
             [sys.executable, *command, "--only-metrics", str(folder / "metrics.json")],
             cwd=job.root,
@@ -95,5 +96,5 @@ def _evaluate_again(job: Job, tracking: Tracking, champion: ChampionRef) -> dict
             on_line=lines.append,
         )
         if status:
-            raise UserError([])
+            raise UserError(Problem("ml.evaluate", "\n".join(lines[-3:]) or f"ended with status {status}"))
         return read_metrics(folder / "metrics.json")

@@ -79,7 +79,7 @@ def _summary(
 
 
 def _write_latest(job: Job, summary: Summary) -> None:
-    """Write ``reports/latest.md`` and copies of its pictures beside it: DVC's own are links into its cache, not in git."""
+    """Write ``reports/latest.md`` with copies of its pictures beside it: git can hold those, but not DVC's."""
     folder = job.root / LATEST.with_suffix("")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
@@ -57,7 +57,7 @@ class _Progress:
         said = f"epoch {event['epoch']} of {event['epochs']}"
         try:
             if self._artifact is None:
-                self._artifact = create_progress_artifact(percent, key="training", description=said)
+                self._artifact = cast(UUID, create_progress_artifact(percent, key="training", description=said))
             else:
                 update_progress_artifact(self._artifact, percent, description=said)
         except Exception as error:  # the server may be away for a while, and whatever it says, training goes on

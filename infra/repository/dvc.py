@@ -54,10 +54,15 @@ class Dvc:
     A context manager: leaving it, also by an exception, ends the command at work.
     """
 
-    def __init__(self, root: Path, env: Mapping[str, str] | None = None) -> None:
-        """Start DVC in the checkout ``root``; commands and stages get ``env`` (this process's when None)."""
+    def __init__(self, root: Path, env: Mapping[str, str] | None = None, python: Path = Path(sys.executable)) -> None:
+        """Start DVC in the checkout ``root``.
+
+        Args:
+            env: the environment of commands and stages, this process's when None.
+            python: the interpreter that stages find as ``python``.
+        """
         self.root = root
-        self._env = _environment(env)
+        self._env = _environment(env, python)
         self._process = self._start()
 
     def __enter__(self) -> Self:
@@ -105,6 +110,7 @@ class Dvc:
         stage: str,
         *,
         force: bool = False,
+        keep_cache: bool = False,
         env: Mapping[str, str] | None = None,
         on_line: Callable[[str], None] = lambda line: None,
         on_tick: Callable[[], None] = lambda: None,
@@ -113,12 +119,15 @@ class Dvc:
 
         Args:
             force: run it although nothing changed.
+            keep_cache: leave cache and run cache as they are; outputs stay in the workspace only.
 
         Raises:
             StageError: the stage's command failed.
             UserError: DVC could not run it (bad dvc.yaml, missing inputs, another dvc at work).
         """
         options = ["--force"] if force else ["--pull"]
+        if keep_cache:
+            options.append("--no-commit")
         status, lines = self.run("repro", "--single-item", *options, stage, env=env, on_line=on_line, on_tick=on_tick)
         running = next((index for index, line in enumerate(lines) if line == f"Running stage '{stage}':"), None)
         if status:
@@ -211,10 +220,10 @@ def locked_stage(root: Path, stage: str) -> dict[str, Any] | None:
     return entry if isinstance(entry, dict) else None
 
 
-def _environment(env: Mapping[str, str] | None) -> dict[str, str]:
-    """The caller's environment with this interpreter first on PATH: stages are written `python -m ml.<stage>`."""
+def _environment(env: Mapping[str, str] | None, python: Path) -> dict[str, str]:
+    """The caller's environment with the interpreter first on PATH: stages are written `python -m ml.<stage>`."""
     result = dict(os.environ if env is None else env)
-    result["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{result.get('PATH', os.defpath)}"
+    result["PATH"] = f"{python.parent}{os.pathsep}{result.get('PATH', os.defpath)}"
     result |= {"DVC_NO_ANALYTICS": "true", "PYTHONUNBUFFERED": "1"}
     return result
 

@@ -152,7 +152,7 @@ def apply_patch(root: Path, patch: str) -> None:
             Problem(
                 f"the uncommitted changes of the run, in {root}",
                 f"do not apply: {said[0] if said else 'git apply failed'}",
-                "the diff kept with the run is damaged or was cut; the commit alone can be reproduced with --clean",
+                "the diff kept with the run was cut or masked: only a run from a clean commit can be made again",
             )
         )
 

@@ -1,0 +1,38 @@
+"""``mlops train``: start the main job on the stack, watch it, and show what it came to."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RECIPE = "configs/forklift.yaml"
+DEPLOYMENT = "train-forklift/local"
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="The recipe: a file below configs/.")] = RECIPE,
+    force: Annotated[bool, typer.Option(help="Train although nothing changed.")] = False,
+) -> None:
+    """Train, judge, register: run the main job with live progress. Ctrl-C cancels; a later run goes on from there."""
+    from configs.recipe import load_recipe
+    from infra.repository.git import find_root
+    from infra.stack.environment import client_environment
+
+    root = find_root(Path.cwd())
+    load_recipe(root / recipe)  # mistakes are told here, before anything starts
+    home = Path(os.environ.get("MLOPS_HOME", root / ".mlops")).absolute()
+    os.environ.update(client_environment(home))
+
+    from rich.console import Console
+
+    from cli.following import follow
+    from cli.results import show
+
+    console = Console()
+    run = follow(DEPLOYMENT, {"recipe": recipe, "force": force}, home, console)
+    if run.completed:
+        show(run, root, home, console)
+    raise typer.Exit(run.exit_status)
