@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 STAMP := $(VENV)/.locked
 
-.PHONY: train test lint bench setup
+.PHONY: train test lint bench setup lock
 
 setup: $(STAMP)
 
@@ -30,6 +30,10 @@ test: $(STAMP)
 
 bench: $(STAMP)
 	@python -m benchmarks
+
+lock: $(STAMP)
+	uv pip compile --quiet --universal --generate-hashes --no-annotate --python-version 3.11 --all-extras pyproject.toml \
+	  --output-file requirements.lock
 
 lint: $(STAMP)
 	ruff check .

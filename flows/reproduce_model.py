@@ -7,12 +7,9 @@ from typing import Annotated
 from prefect import flow
 from pydantic import Field
 
+from flows.parameters import ModelName
 from tasks.reproduce import reproduce_version
 from tasks.verbs import hide_tracebacks
-
-ModelName = Annotated[
-    str, Field(pattern=r"^[\w.-]+([@/][\w-]+)?$", description="A version: forklift@champion, forklift/3 or a run's id")
-]
 
 
 @flow(name="reproduce-model", description=__doc__)

@@ -7,6 +7,7 @@ from typing import Annotated
 from prefect import flow
 from pydantic import Field
 
+from flows.parameters import RecipeFile
 from tasks.data import fetch_data
 from tasks.job import open_job
 from tasks.registry import find_champion, register
@@ -15,13 +16,6 @@ from tasks.share import push_results
 from tasks.stages import detect, evaluate, validate
 from tasks.tracking import open_tracking
 from tasks.train import train
-
-RecipeFile = Annotated[
-    str,
-    Field(
-        pattern=r"^configs/[\w./-]+\.ya?ml$", description="The recipe: a file below configs/, as configs/forklift.yaml"
-    ),
-]
 
 
 @flow(name="train-forklift", description=__doc__)

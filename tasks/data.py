@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-
 from configs.problems import Problem, UserError
-from infra.process import run_guarded
 from infra.repository import git
 from infra.repository.dvc import MissingDataError, tracked_digest
 from tasks.job import Job
+from tasks.modules import run_module
 from tasks.verbs import log, verb
 
 
@@ -45,15 +43,7 @@ def _is_shipped(digest: str) -> bool:
 
 def _draw(job: Job, digest: str) -> None:
     log().info("the share is empty: drawing the shipped dataset")
-    lines: list[str] = []
-    status = run_guarded(
-        [sys.executable, "-m", "ml.warehouse", str(job.recipe.data.path)],
-        cwd=job.root,
-        env=job.process_environment(),
-        on_line=lines.append,
-    )
-    if status:
-        raise UserError(Problem("drawing the dataset", "\n".join(lines[-5:]) or f"ended with status {status}"))
+    run_module(job, "ml.warehouse", str(job.recipe.data.path))
     job.dvc.add(str(job.recipe.data.path))
     drawn = tracked_digest(job.root, job.data_file)
     if drawn != digest:

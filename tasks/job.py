@@ -62,8 +62,11 @@ class Job:
 
 
 @contextmanager
-def open_job(recipe_path: str) -> Iterator[Job]:
+def open_job(recipe_path: str, *, select: bool = True) -> Iterator[Job]:
     """Read the recipe, note the code's version and start DVC; on leaving, end whatever is still at work.
+
+    Args:
+        select: make the recipe that of the graph (params.yaml); only for a run of the graph.
 
     Raises:
         UserError: no checkout, or a recipe with mistakes (all of them).
@@ -76,7 +79,8 @@ def open_job(recipe_path: str) -> Iterator[Job]:
         run_id = str(flow_run.id or "manual")
         folder = home / "runs" / run_id
         folder.mkdir(parents=True, exist_ok=True)
-        select_recipe(root, recipe_path)
+        if select:
+            select_recipe(root, recipe_path)
         yield Job(root, home, folder, recipe_path, recipe, git.code_version(root), dvc, run_id)
 
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from configs.problems import Problem, UserError
-from infra.process import run_guarded
+from configs.problems import UserError
 from infra.tracking.download import download_model
 from infra.tracking.entities import TrackerError
 from infra.tracking.registry import Candidate, Registration
 from infra.tracking.tracker import ChampionRef
 from infra.tracking.training import flatten, user
 from tasks.job import Job
+from tasks.modules import run_module
 from tasks.tracking import Tracking, test_split
 from tasks.verbs import log, verb
 
@@ -87,14 +86,11 @@ def _evaluate_again(job: Job, tracking: Tracking, champion: ChampionRef) -> dict
     with tempfile.TemporaryDirectory(prefix="champion-", dir=job.folder) as scratch:
         folder = Path(scratch)
         model = download_model(tracking.tracker.server, f"{champion.name}/{champion.number}", job.home / "models")
-        lines: list[str] = []
-        command = ["-m", "ml.evaluate", "--recipe", job.recipe_path, "--model", str(model.folder / "model.pt")]
-        status = run_guarded(
-            [sys.executable, *command, "--only-metrics", str(folder / "metrics.json")],
-            cwd=job.root,
-            env=job.process_environment(),
-            on_line=lines.append,
+        run_module(
+            job,
+            "ml.evaluate",
+            *("--recipe", job.recipe_path),
+            *("--model", str(model.folder / "model.pt")),
+            *("--only-metrics", str(folder / "metrics.json")),
         )
-        if status:
-            raise UserError(Problem("ml.evaluate", "\n".join(lines[-3:]) or f"ended with status {status}"))
         return read_metrics(folder / "metrics.json")

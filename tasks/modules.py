@@ -1,0 +1,42 @@
+"""Runs a module of :mod:`ml` in a process of its own: heavy imports stay out of the flow, and a cancel ends it."""
+
+from __future__ import annotations
+
+import sys
+
+from configs.problems import Problem, UserError
+from infra.process import run_guarded
+from tasks.events import EventReader, told
+from tasks.job import Job
+from tasks.verbs import log
+
+SHOWN = 40
+"""Lines of a failing module that make its error: faults of a dataset are listed, not cut to the last one."""
+
+
+def run_module(job: Job, module: str, *arguments: str) -> None:
+    """Run ``python -m module arguments`` in the checkout, with its events in the run's log.
+
+    Raises:
+        UserError: it failed; the error is what it said.
+    """
+    lines: list[str] = []
+    events = EventReader(job.events)
+
+    def follow() -> None:
+        for event in events.new():
+            if (line := told(event)) is not None:
+                log().info("%s", line)
+
+    status = run_guarded(
+        [sys.executable, "-m", module, *arguments],
+        cwd=job.root,
+        env=job.process_environment(),
+        on_line=lines.append,
+        on_tick=follow,
+    )
+    if status:
+        said = "\n".join(lines[-SHOWN:]).strip() or f"ended with status {status}"
+        raise UserError(Problem(f"python -m {module}", said))
+    for line in lines:
+        log().debug("%s", line)
