@@ -77,17 +77,16 @@ def child_environment(stack: Stack) -> dict[str, str]:
         **_addresses(stack),
         MARK: stack_id(stack.home),
         "PYTHONUNBUFFERED": "1",
-        "PYTHONPATH": os.pathsep.join(
-            filter(None, [str(stack.checkout), *_import_roots(), inherited.get("PYTHONPATH")])
-        ),
+        "PYTHONPATH": _import_path(stack, inherited.get("PYTHONPATH")),
         "PREFECT_WORKER_QUERY_SECONDS": "1",
         "PREFECT_CLI_PROMPT": "false",
     }
 
 
-def _import_roots() -> list[str]:
-    """The folder of this very code, where it is not what the environment would import by itself."""
-    return [str(Path(__file__).resolve().parents[2])]
+def _import_path(stack: Stack, inherited: str | None) -> str:
+    """The checkout's flows first, then the folder of this very code, which need not be the one that is installed."""
+    folders = [str(stack.checkout), str(Path(__file__).resolve().parents[2]), *(inherited or "").split(os.pathsep)]
+    return os.pathsep.join(dict.fromkeys(filter(None, folders)))
 
 
 def prefect_server_environment(stack: Stack) -> dict[str, str]:

@@ -25,8 +25,7 @@ PAGE = 200
 
 async def skip_missed(client: PrefectClient, pool: str, now: datetime) -> int:
     """Cancel all but the newest missed run of each deployment in ``pool``; returns how many were cancelled."""
-    from prefect.client.schemas.objects import StateType
-    from prefect.states import State
+    from prefect.client.schemas.objects import State, StateType
 
     skipped = 0
     missed = await _missed(client, pool, now)

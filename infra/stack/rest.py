@@ -15,7 +15,7 @@ from infra.stack.state import Stack
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-class Unreachable(Exception):
+class UnreachableError(Exception):
     """The server did not answer, or refused; ``str()`` says how. Holds no secret."""
 
 
@@ -23,7 +23,7 @@ def prefect(stack: Stack, path: str, body: object = None, timeout: float = 5) ->
     """Ask Prefect's API: GET without ``body``, else POST.
 
     Raises:
-        Unreachable: no answer in ``timeout`` seconds, or an error.
+        UnreachableError: no answer in ``timeout`` seconds, or an error.
     """
     password = load_credentials(stack.home).prefect_password if stack.authenticated else None
     return _ask(f"{stack.prefect_api_url}{path}", body, password, timeout)
@@ -33,7 +33,7 @@ def mlflow(stack: Stack, path: str, body: object = None, timeout: float = 5) -> 
     """Ask MLflow's API (paths below ``/api/2.0/mlflow``): GET without ``body``, else POST.
 
     Raises:
-        Unreachable: no answer in ``timeout`` seconds, or an error.
+        UnreachableError: no answer in ``timeout`` seconds, or an error.
     """
     password = load_credentials(stack.home).mlflow_password if stack.authenticated else None
     return _ask(f"{stack.mlflow_url}/api/2.0/mlflow{path}", body, password, timeout)
@@ -43,7 +43,7 @@ def answers(url: str, timeout: float = 2) -> bool:
     """Whether a GET of ``url`` succeeds, without credentials."""
     try:
         with _opener.open(url, timeout=timeout) as response:
-            return 200 <= response.status < 300
+            return bool(200 <= response.status < 300)
     except (OSError, ValueError):
         return False
 
@@ -57,6 +57,6 @@ def _ask(url: str, body: object, password: str | None, timeout: float) -> Any:
         with _opener.open(urllib.request.Request(url, data, headers), timeout=timeout) as response:  # noqa: S310 http only
             return json.load(response)
     except urllib.error.HTTPError as error:
-        raise Unreachable(f"{url} answered {error.code} {error.reason}") from None
+        raise UnreachableError(f"{url} answered {error.code} {error.reason}") from None
     except (OSError, ValueError) as error:
-        raise Unreachable(f"{url} did not answer: {getattr(error, 'reason', None) or error}") from None
+        raise UnreachableError(f"{url} did not answer: {getattr(error, 'reason', None) or error}") from None

@@ -20,7 +20,7 @@ WORK_POOL = "local"
 
 @dataclass(frozen=True)
 class Part:
-    """One running process of the stack. ``started`` (seconds since the epoch) tells it from a later one with its pid."""
+    """One process of the stack; ``started`` (seconds since the epoch) tells it from a later one with its pid."""
 
     pid: int
     started: float

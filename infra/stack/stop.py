@@ -78,5 +78,5 @@ def _running_names(stack: Stack | None, ids: set[str]) -> list[str]:
         body = {"flow_runs": {"id": {"any_": sorted(ids)}}, "limit": len(ids)}
         runs = rest.prefect(stack, "/flow_runs/filter", body)
         return sorted(run["name"] for run in runs if run["state_type"] in ("RUNNING", "PENDING", "CANCELLING"))
-    except rest.Unreachable:
+    except rest.UnreachableError:
         return sorted(ids)
