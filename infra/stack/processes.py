@@ -93,6 +93,14 @@ def flow_run_ids(processes: Iterable[psutil.Process]) -> set[str]:
     return ids - {""}
 
 
+def is_flow_process(process: psutil.Process) -> bool:
+    """Whether it is the process of a flow itself, which on SIGTERM stops what it has started."""
+    try:
+        return "prefect.engine" in process.cmdline()
+    except psutil.Error:
+        return False
+
+
 def terminate(processes: Iterable[psutil.Process]) -> None:
     for process in processes:
         with contextlib.suppress(psutil.Error):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +12,8 @@ from infra.stack import processes, rest
 from infra.stack.start import Report
 from infra.stack.state import MLFLOW, PREFECT, WORKER, Stack, change_lock, read_stack, save_stack
 
-# A training has 30 s to write its checkpoint, see the flow; the rest is for reporting its end.
-RUNS_LIMIT_S = 45.0
+RUNS_LIMIT_S = 45.0  # longer than the worker waits for its runs
+UNFINISHED = ("PENDING", "RUNNING", "CANCELLING")
 SERVERS_LIMIT_S = 15.0
 
 
@@ -28,7 +29,8 @@ def down(home: Path, report: Report) -> list[str]:
     with change_lock(home, lambda: report("stack", "waiting", "for another mlops command")):
         stack = read_stack(home)
         everything = processes.marked(home)
-        names = _running_names(stack, processes.flow_run_ids(everything)) if stack and everything else []
+        running = _running(stack, processes.flow_run_ids(everything))
+        names = sorted(running.values())
         servers = [
             process for name in (PREFECT, MLFLOW) if stack and (process := processes.find(stack.parts.get(name)))
         ]
@@ -36,6 +38,8 @@ def down(home: Path, report: Report) -> list[str]:
         if workers:
             report(WORKER, "stopping", f"and {', '.join(names)}" if names else "")
             _stop_runs(stack, workers)
+            if stack and running:
+                _report_ended(stack, set(running))
             report(WORKER, "stopped", "")
         for name in (PREFECT, MLFLOW):
             if stack and processes.find(stack.parts.get(name)):
@@ -57,26 +61,27 @@ def _stop_runs(stack: Stack | None, workers: list[psutil.Process]) -> None:
         processes.terminate([worker])
         processes.wait_gone([worker], RUNS_LIMIT_S)
     left = processes.wait_gone(workers, 0)
-    runs = [process for process in left if _is_flow_process(process)]
+    runs = [process for process in left if processes.is_flow_process(process)]
     processes.terminate(runs)
     processes.wait_gone(runs, RUNS_LIMIT_S)
     processes.stop(left, 3)
 
 
-def _is_flow_process(process: psutil.Process) -> bool:
-    """Whether it is the process of a flow itself, which stops what it has started."""
-    try:
-        return "prefect.engine" in process.cmdline()
-    except psutil.Error:
-        return False
-
-
-def _running_names(stack: Stack | None, ids: set[str]) -> list[str]:
+def _running(stack: Stack | None, ids: set[str]) -> dict[str, str]:
+    """Of the flow runs ``ids`` those that have not ended, as id to name; their ids alone when the server is gone."""
     if not stack or not ids:
-        return []
+        return {}
     try:
         body = {"flow_runs": {"id": {"any_": sorted(ids)}}, "limit": len(ids)}
         runs = rest.prefect(stack, "/flow_runs/filter", body)
-        return sorted(run["name"] for run in runs if run["state_type"] in ("RUNNING", "PENDING", "CANCELLING"))
     except rest.UnreachableError:
-        return sorted(ids)
+        return {key: key for key in ids}
+    return {run["id"]: run["name"] for run in runs if run["state_type"] in UNFINISHED}
+
+
+def _report_ended(stack: Stack, ids: set[str]) -> None:
+    """Set runs that were killed before they could say so to Crashed: nobody else would, the server stops next."""
+    state = {"type": "CRASHED", "name": "Crashed", "message": "Stopped by `mlops down`. Retry the run; it resumes."}
+    for key in _running(stack, ids):
+        with contextlib.suppress(rest.UnreachableError):
+            rest.prefect(stack, f"/flow_runs/{key}/set_state", {"state": state, "force": True})

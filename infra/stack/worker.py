@@ -10,16 +10,26 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import signal
 import socket
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import psutil
+
+from infra.stack.processes import is_flow_process, terminate, wait_gone
 from infra.stack.state import WORK_POOL
 from infra.stack.waiting import ensure_work_pool, server_is_up
 
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun
+
 SKIP_EVERY_S = 15
+RUNS_LIMIT_S = 40.0  # a training has 30 s to write its checkpoint, the rest is for reporting
+REPORT_S = 1.0  # for the worker itself to notice and report an end that the run could not report
 
 
 def main() -> None:
@@ -33,37 +43,56 @@ def main() -> None:
 
 
 async def _until_stopped(ready: Path) -> None:
-    task = asyncio.ensure_future(_work(ready))
+    stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, task.cancel)
-    try:
-        await task
-    except asyncio.CancelledError:
-        print("worker stopped")
+        loop.add_signal_handler(number, stopping.set)
+    work = asyncio.create_task(_work(ready, stopping))
+    stop = asyncio.create_task(stopping.wait())
+    await asyncio.wait((work, stop), return_when=asyncio.FIRST_COMPLETED)
+    if not work.done():
+        # Prefect's worker, when cancelled, kills its runs before they can say that they ended: they are stopped first.
+        await _stop_runs()
+        work.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await work
+    print("worker stopped")
 
 
-async def _work(ready: Path) -> None:
+async def _work(ready: Path, stopping: asyncio.Event) -> None:
     from prefect.client.orchestration import get_client
     from prefect.workers.process import ProcessWorker
+
+    class LocalWorker(ProcessWorker):
+        async def get_and_submit_flow_runs(self) -> list[FlowRun]:
+            return [] if stopping.is_set() else await super().get_and_submit_flow_runs()
 
     await server_is_up()
     async with get_client() as client:
         await ensure_work_pool(client)
     await _skip_missed()
-    worker = ProcessWorker(work_pool_name=WORK_POOL, name=f"{socket.gethostname()} {WORK_POOL}")
-    async with asyncio.TaskGroup() as group:
-        housekeeping = group.create_task(_keep_skipping())
+    worker = LocalWorker(work_pool_name=WORK_POOL, name=f"{socket.gethostname()} {WORK_POOL}")
+    housekeeping = asyncio.create_task(_keep_skipping())
 
-        def started(message: str) -> None:
-            print(message)
-            if "started" in message:
-                ready.write_text(f"{os.getpid()}\n", encoding="utf-8")
+    def started(message: str) -> None:
+        print(message)
+        if "started" in message:
+            ready.write_text(f"{os.getpid()}\n", encoding="utf-8")
 
-        try:
-            await worker.start(printer=started)
-        finally:
-            housekeeping.cancel()
+    try:
+        await worker.start(printer=started)
+    finally:
+        housekeeping.cancel()
+
+
+async def _stop_runs() -> None:
+    """SIGTERM the processes of all runs and give them time to write a checkpoint and report their end."""
+    runs = [child for child in psutil.Process().children(recursive=True) if is_flow_process(child)]
+    terminate(runs)
+    left = await asyncio.to_thread(wait_gone, runs, RUNS_LIMIT_S)
+    if runs:
+        print(f"stopped {len(runs) - len(left)} of {len(runs)} runs")
+        await asyncio.sleep(REPORT_S)
 
 
 async def _keep_skipping() -> None:
