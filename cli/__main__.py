@@ -1,0 +1,5 @@
+"""``python -m cli`` is ``mlops``."""
+
+from cli.main import main
+
+main()

@@ -1,0 +1,34 @@
+"""``mlops up``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def up(
+    host: Annotated[
+        str | None,
+        typer.Option(help="Address to listen on. Anything but loopback makes both servers ask for a password."),
+    ] = None,
+    prefect_port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="Port of the Prefect server; if not given 4200 or a free one."),
+    ] = None,
+    mlflow_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port of the MLflow server; if not given 5000 or a free one.")
+    ] = None,
+) -> None:
+    """Start what is missing of the stack; what runs is left alone."""
+    from cli.console import console, live_progress
+    from infra.stack.start import PARTS, Wanted
+    from infra.stack.start import up as start
+    from infra.stack.state import stack_home
+
+    with live_progress(PARTS) as progress:
+        started = start(Path.cwd(), stack_home(), Wanted(host, prefect_port, mlflow_port), progress.report)
+    stack = started.stack
+    head = "The stack is up." if started.seconds else "The stack is already running; nothing to do."
+    console.print(f"\n{head}\n  Prefect  {stack.prefect_url}\n  MLflow   {stack.mlflow_url}", soft_wrap=True)

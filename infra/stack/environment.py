@@ -1,0 +1,167 @@
+"""The environment variables that make clients and servers of the stack what they are."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from infra.stack.credentials import USER, load_credentials, write_private
+from infra.stack.ports import own_names
+from infra.stack.processes import MARK
+from infra.stack.state import Stack, load_stack, stack_id
+
+BEGIN = "# >>> mlops: where the stack is, written by `mlops up`"
+END = "# <<< mlops"
+HEARTBEAT_S = 30  # the least that Prefect allows
+
+# Nothing calls home, nothing is fetched at run time.
+QUIET = {
+    "DO_NOT_TRACK": "true",
+    "DVC_NO_ANALYTICS": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_DISABLE_AGENT_CLI_HINT": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "YOLO_OFFLINE": "true",
+}
+
+
+def client_environment(home: Path) -> dict[str, str]:
+    """What to add to a child's environment so that it talks to the stack of ``home``, and to nobody else.
+
+    Without a stack it lacks the two servers' addresses. Holds the passwords where the servers ask for them: for a
+    child's environment only, never for a command line or a log.
+    """
+    environment = {
+        **QUIET,
+        "MLOPS_HOME": str(home),
+        "PREFECT_HOME": str(home / "prefect"),
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S),
+        "PATH": _path(),
+    }
+    stack = load_stack(home)
+    if stack:
+        environment |= _addresses(stack)
+        # A proxy for the world outside must not be asked for a server on this machine.
+        local = [*filter(None, os.environ.get("NO_PROXY", "").split(",")), "localhost", "127.0.0.1", stack.host]
+        environment["NO_PROXY"] = environment["no_proxy"] = ",".join(dict.fromkeys(local))
+    return environment
+
+
+def _path() -> str:
+    own = str(Path(sys.executable).parent)
+    rest = [folder for folder in os.environ.get("PATH", os.defpath).split(os.pathsep) if folder != own]
+    return os.pathsep.join([own, *rest])
+
+
+def _addresses(stack: Stack) -> dict[str, str]:
+    addresses = {"PREFECT_API_URL": stack.prefect_api_url, "MLFLOW_TRACKING_URI": stack.mlflow_url}
+    if stack.authenticated:
+        credentials = load_credentials(stack.home)
+        addresses |= {
+            "PREFECT_API_AUTH_STRING": credentials.prefect_auth_string,
+            "MLFLOW_TRACKING_USERNAME": USER,
+            "MLFLOW_TRACKING_PASSWORD": credentials.mlflow_password,
+        }
+    return addresses
+
+
+def child_environment(stack: Stack) -> dict[str, str]:
+    """The whole environment of a process that belongs to the stack itself, and is found again by its mark."""
+    foreign = ("PREFECT_", "MLFLOW_", "_MLFLOW_")
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
+    return {
+        **inherited,
+        **client_environment(stack.home),
+        **_addresses(stack),
+        MARK: stack_id(stack.home),
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONPATH": _import_path(stack, inherited.get("PYTHONPATH")),
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+        "PREFECT_CLI_PROMPT": "false",
+    }
+
+
+def _import_path(stack: Stack, inherited: str | None) -> str:
+    """The checkout's flows first, then the folder of this very code, which need not be the one that is installed."""
+    folders = [str(stack.checkout), str(Path(__file__).resolve().parents[2]), *(inherited or "").split(os.pathsep)]
+    return os.pathsep.join(dict.fromkeys(filter(None, folders)))
+
+
+def prefect_server_environment(stack: Stack) -> dict[str, str]:
+    environment = child_environment(stack) | {
+        "PREFECT_SERVER_API_HOST": stack.host,
+        "PREFECT_SERVER_API_PORT": str(stack.prefect_port),
+        "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{stack.home / 'prefect' / 'prefect.db'}",
+        # The page asks the address it came from, under whatever name or tunnel that is.
+        "PREFECT_SERVER_UI_API_URL": "/api",
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        # `prefect deployment run --watch` shows log lines only with both.
+        "PREFECT_SERVER_LOGS_STREAM_OUT_ENABLED": "true",
+        "PREFECT_SERVER_LOGS_STREAM_PUBLISHING_ENABLED": "true",
+    }
+    if stack.authenticated:
+        environment["PREFECT_SERVER_API_AUTH_STRING"] = load_credentials(stack.home).prefect_auth_string
+        origins = [f"http://{name}:{stack.prefect_port}" for name in own_names(stack.host)]
+    else:
+        origins = [f"http://{name}:{stack.prefect_port}" for name in ("localhost", "127.0.0.1", stack.host)]
+    # The default is every origin: any page in the user's browser could start runs.
+    environment["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] = ",".join(dict.fromkeys(origins))
+    return environment
+
+
+def mlflow_server_environment(stack: Stack) -> dict[str, str]:
+    environment = child_environment(stack) | {
+        # Jobs are for judging language models: eight more processes.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_LOGGING_LEVEL": "WARNING",
+    }
+    if stack.authenticated:
+        credentials = load_credentials(stack.home)
+        names = own_names(stack.host)
+        environment |= {
+            "MLFLOW_AUTH_CONFIG_PATH": str(stack.home / "mlflow" / "auth.ini"),
+            "MLFLOW_AUTH_ADMIN_USERNAME": USER,
+            "MLFLOW_AUTH_ADMIN_PASSWORD": credentials.mlflow_password,
+            "MLFLOW_FLASK_SERVER_SECRET_KEY": credentials.mlflow_secret_key,
+            "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join([*names, *(f"{name}:*" for name in names)]),
+            "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ",".join(f"http://{name}:{stack.mlflow_port}" for name in names),
+        }
+    return environment
+
+
+def write_dotenv(stack: Stack) -> Path:
+    """Tell plain ``prefect`` commands in the checkout where the server is: ``.env``, which Prefect reads there.
+
+    Only the lines between two markers are ours. The file is private, for it holds the password where there is one,
+    and is kept out of git without touching a tracked file.
+    """
+    path = stack.checkout / ".env"
+    old = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    if BEGIN in old and END in old:
+        old = old[: old.index(BEGIN)] + old[old.index(END) + 1 :]
+    keys = {"PREFECT_HOME": str(stack.home / "prefect"), **QUIET, **_addresses(stack)}
+    lines = [f"{key}='{value}'" for key, value in keys.items() if key.startswith("PREFECT_")]
+    text = "\n".join([*old, BEGIN, *lines, END]) + "\n"
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        write_private(path, text)
+    path.chmod(0o600)
+    _keep_out_of_git(path)
+    return path
+
+
+def _keep_out_of_git(path: Path) -> None:
+    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", *arguments], cwd=path.parent, capture_output=True, text=True, check=False)
+
+    try:
+        if git("check-ignore", "--quiet", path.name).returncode != 1:  # 0: ignored, 128: no repository
+            return
+        exclude = path.parent / git("rev-parse", "--git-path", "info/exclude").stdout.strip()
+    except FileNotFoundError:  # no git on this machine
+        return
+    exclude.parent.mkdir(parents=True, exist_ok=True)
+    with exclude.open("a", encoding="utf-8") as file:
+        file.write(f"/{path.name}\n")
