@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-
-import av
 
 from configs.problems import Problem, UserError
 from configs.recipe import DetectSection
 from ml.boxes.drawing import RgbCanvas, draw_boxes
 from ml.boxes.geometry import Boxes, network_shape
+from ml.boxes.images import IMAGE_SUFFIXES
 from ml.boxes.sheet import save_jpeg
 from ml.detection.accuracy import Accuracy, read_truth
 from ml.detection.network import ExportedModel, Network
-from ml.detection.pictures import IMAGE_SUFFIXES, PhotoFolder, Previews, plot_counts
+from ml.detection.pictures import PhotoFolder, Previews, plot_counts
 from ml.detection.pipeline import find_boxes
-from ml.detection.staging import NO_SPACE, staged
+from ml.detection.staging import staged
 from ml.detection.tables import Tables
-from ml.detection.video import Frame, VideoReader, VideoWriter
+from ml.detection.video import VideoReader, VideoWriter
 from ml.events import Events
 from ml.progress import Progress
 
@@ -101,9 +100,8 @@ def detect(
         for source, folder in zip(sources, folders, strict=True):
             target = staging / folder.relative_to(out)
             target.mkdir(exist_ok=True)
-            run = _Run(source, target, exported, settings, events)
-            summary = run.images() if source.is_dir() else run.video(truths.get(source))
-            found.append(SourceSummary(folder=folder.as_posix(), **summary))
+            run = _Run(source, target, folder, exported, settings, events)
+            found.append(run.images() if source.is_dir() else run.video(truths.get(source)))
             for line in _remarks(found[-1]):
                 print(line)
                 events.note(line)
@@ -113,92 +111,104 @@ def detect(
 
 
 class _Run:
-    """One source on its way through the pipeline."""
+    """One source on its way through the pipeline; results are written to ``target``, and will lie in ``folder``."""
 
     def __init__(
-        self, source: Path, target: Path, model: ExportedModel, settings: DetectSection, events: Events
+        self, source: Path, target: Path, folder: Path, model: ExportedModel, settings: DetectSection, events: Events
     ) -> None:
-        self.source, self.target, self.model, self.settings, self.events = source, target, model, settings, events
+        self.source, self.target, self.folder = source, target, folder
+        self.model, self.settings, self.events = model, settings, events
         self.network = Network(model, settings.conf, settings.iou)
         self.previews = Previews(model.names)
 
-    def video(self, truth: dict[int, Boxes] | None) -> dict[str, object]:
+    def video(self, truth: dict[int, Boxes] | None) -> SourceSummary:
         accuracy = Accuracy(truth, self.model.names) if truth is not None else None
-        writer: VideoWriter | None = None
-        size = (0, 0)
         with VideoReader(self.source) as reader, Tables(self.target, self.model.names, "time_s") as tables:
             progress = Progress(self.events, "frames", reader.expected, self.source.name)
-            try:
-                with closing(find_boxes(reader, self.network, self.settings.imgsz)) as pairs:
-                    for frame, boxes in pairs:
-                        if writer is None:
-                            writer, size = self._writer(reader, frame), frame.size
-                        draw_boxes(writer.canvas(frame), boxes, self.model.names)
-                        writer.write()
-                        tables.add(frame.index, frame.time_s, boxes)
-                        self.previews.offer(frame, boxes, f"{frame.time_s:.1f} s, frame {frame.index}")
-                        if accuracy:
-                            accuracy.add(frame.index, boxes)
-                        progress.advance()
-            except av.FFmpegError as error:
-                if error.errno in NO_SPACE:
-                    raise OSError(error.errno, "no space left") from None
-                raise
-            finally:
-                if writer is not None:
-                    writer.close()
+            size = self._annotate(reader, tables, accuracy, progress)
             progress.finish()
-            return {
-                **self._summary(tables, size),
-                "kind": "video",
-                "declared_frames": reader.declared or None,
-                "unreadable": reader.damaged,
-                "fps": round(float(reader.rate), 4),
-                "accuracy": accuracy.summary() if accuracy else None,
-            }
+            return self._summary(
+                tables,
+                size,
+                kind="video",
+                declared_frames=reader.declared or None,
+                unreadable=reader.damaged,
+                fps=round(float(reader.rate), 4),
+                accuracy=accuracy.summary() if accuracy else None,
+            )
 
-    def images(self) -> dict[str, object]:
-        folder = PhotoFolder(self.source)
+    def _annotate(
+        self, reader: VideoReader, tables: Tables, accuracy: Accuracy | None, progress: Progress
+    ) -> tuple[int, int]:
+        """Detect, draw and encode; return the frames' height and width."""
+        with ExitStack() as stack:
+            pairs = stack.enter_context(closing(find_boxes(reader, self.network, self.settings.imgsz)))
+            writer: VideoWriter | None = None
+            for frame, boxes in pairs:
+                if writer is None:
+                    path, size = self.target / ANNOTATED, frame.size
+                    writer = VideoWriter(path, size, reader.rate, reader.time_base, self.settings.crf, frame.space)
+                    stack.enter_context(writer)
+                draw_boxes(writer.canvas(frame), boxes, self.model.names)
+                writer.write()
+                tables.add(frame.index, frame.time_s, boxes)
+                self.previews.offer(frame, boxes, f"{frame.time_s:.1f} s, frame {frame.index}")
+                if accuracy:
+                    accuracy.add(frame.index, boxes)
+                progress.advance()
+        return size
+
+    def images(self) -> SourceSummary:
+        photos = PhotoFolder(self.source)
         (self.target / "images").mkdir()
         size = (0, 0)
-        progress = Progress(self.events, "images", len(folder.paths), self.source.name)
-        with Tables(self.target, self.model.names, "image") as tables:
-            with closing(find_boxes(folder, self.network, self.settings.imgsz)) as pairs:
-                for photo, boxes in pairs:
-                    size = size if photo.index else photo.size
-                    tables.add(photo.index, photo.name, boxes)
-                    self.previews.offer(photo, boxes, photo.name)
-                    draw_boxes(RgbCanvas(photo.image), boxes, self.model.names)
-                    save_jpeg(photo.image, self.target / "images" / f"{photo.name}.jpg")
-                    progress.advance()
+        progress = Progress(self.events, "images", len(photos.paths), self.source.name)
+        with (
+            Tables(self.target, self.model.names, "image") as tables,
+            closing(find_boxes(photos, self.network, self.settings.imgsz)) as pairs,
+        ):
+            for photo, boxes in pairs:
+                size = size if photo.index else photo.size
+                tables.add(photo.index, photo.name, boxes)
+                self.previews.offer(photo, boxes, photo.name)
+                draw_boxes(RgbCanvas(photo.image), boxes, self.model.names)
+                save_jpeg(photo.image, self.target / "images" / f"{photo.name}.jpg")
+                progress.advance()
             progress.finish()
             if not tables.keys:
                 raise UserError(Problem(str(self.source), "not one image in it can be read", "give whole image files"))
-            return {
-                **self._summary(tables, size),
-                "kind": "images",
-                "declared_frames": len(folder.paths),
-                "unreadable": len(folder.unreadable),
-                "fps": None,
-                "accuracy": None,
-            }
+            return self._summary(
+                tables, size, kind="images", declared_frames=len(photos.paths), unreadable=len(photos.unreadable)
+            )
 
-    def _writer(self, reader: VideoReader, frame: Frame) -> VideoWriter:
-        path = self.target / ANNOTATED
-        return VideoWriter(path, frame.size, reader.rate, reader.time_base, self.settings.crf, frame.space)
-
-    def _summary(self, tables: Tables, size: tuple[int, int]) -> dict[str, object]:
+    def _summary(
+        self,
+        tables: Tables,
+        size: tuple[int, int],
+        *,
+        kind: str,
+        declared_frames: int | None,
+        unreadable: int,
+        fps: float | None = None,
+        accuracy: dict[str, object] | None = None,
+    ) -> SourceSummary:
         counts = tables.counts
         save_jpeg(self.previews.sheet(self.source.name), self.target / PREVIEW)
         plot_counts(tables, self.target / COUNTS_PLOT, f"Boxes found in {self.source.name}")
-        return {
-            "source": self.source.as_posix(),
-            "frames": len(counts),
-            "size": size,
-            "boxes": dict(zip(self.model.names, counts.sum(axis=0).tolist(), strict=True)),
-            "frames_with_boxes": int((counts.sum(axis=1) > 0).sum()),
-            "network_input": network_shape(size, self.settings.imgsz, self.model.stride),
-        }
+        return SourceSummary(
+            source=self.source.as_posix(),
+            kind=kind,
+            folder=self.folder.as_posix(),
+            frames=len(counts),
+            declared_frames=declared_frames,
+            unreadable=unreadable,
+            size=size,
+            fps=fps,
+            boxes=dict(zip(self.model.names, counts.sum(axis=0).tolist(), strict=True)),
+            frames_with_boxes=int((counts.sum(axis=1) > 0).sum()),
+            network_input=network_shape(size, self.settings.imgsz, self.model.stride),
+            accuracy=accuracy,
+        )
 
 
 def _folders(sources: Sequence[Path], out: Path) -> list[Path]:

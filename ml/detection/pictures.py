@@ -6,17 +6,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from ml.boxes.drawing import Image, RgbCanvas, class_colour, draw_boxes, hex_colour
 from ml.boxes.geometry import Boxes
+from ml.boxes.images import IMAGE_SUFFIXES, read_image, resize
 from ml.boxes.plotting import figure
 from ml.boxes.sheet import Cell, contact_sheet
 from ml.detection.pipeline import Picture
 from ml.detection.tables import Tables
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 PREVIEWS = 6
 PREVIEW_SIZE = 640  # longer side, pixels
 
@@ -36,7 +35,7 @@ class Photo:
 
     def small(self, height: int, width: int) -> Image:
         """The image as RGB of shape (height, width, 3)."""
-        return np.asarray(cv2.resize(self.image, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+        return resize(self.image, height, width)
 
 
 class PhotoFolder:
@@ -62,16 +61,6 @@ class PhotoFolder:
             index += 1
 
 
-def read_image(path: Path) -> Image | None:
-    """An image file as RGB of shape (h, w, 3), turned as its camera says; None where it cannot be read."""
-    content = np.frombuffer(path.read_bytes(), np.uint8)
-    try:
-        image = cv2.imdecode(content, cv2.IMREAD_COLOR)
-    except cv2.error:
-        return None
-    return None if image is None else np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
-
-
 class Previews:
     """Keeps a few pictures spread evenly over a source whose length nobody knows beforehand.
 
@@ -89,7 +78,7 @@ class Previews:
         if self._seen % self._step == 0:
             height, width = picture.size
             scale = min(PREVIEW_SIZE / max(height, width), 1.0)
-            small = np.ascontiguousarray(picture.small(max(round(height * scale), 1), max(round(width * scale), 1)))
+            small = picture.small(max(round(height * scale), 1), max(round(width * scale), 1)).copy()
             scaled = Boxes(boxes.xyxy * np.float32(scale), boxes.confidence, boxes.classes)
             draw_boxes(RgbCanvas(small), scaled, self.names)
             self._cells.append(Cell(small, caption))

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future
 from queue import Empty, Full, Queue
 from typing import Protocol, TypeVar
 
-import numpy as np
-
 from ml.boxes.drawing import Image
 from ml.boxes.geometry import Boxes, Letterbox, network_shape
+from ml.boxes.images import place
 from ml.detection.network import Network
 
 AHEAD = 8  # pictures between decoder and encoder: a 1080p frame is 3 MB
 PATIENCE_S = 0.1
-GREY = 114  # around the image in the network's input, as in training
 
 
 class Picture(Protocol):
@@ -33,7 +31,7 @@ class Picture(Protocol):
 AnyPicture = TypeVar("AnyPicture", bound=Picture)
 
 
-def find_boxes(pictures: Iterable[AnyPicture], network: Network, imgsz: int) -> Iterator[tuple[AnyPicture, Boxes]]:
+def find_boxes(pictures: Iterable[AnyPicture], network: Network, imgsz: int) -> Generator[tuple[AnyPicture, Boxes]]:
     """Yield every picture with its boxes, in pixels of the picture, in the order they came.
 
     A thread reads the pictures and feeds the network, at most ``AHEAD`` of the caller; what it raises is raised here.
@@ -61,7 +59,7 @@ def find_boxes(pictures: Iterable[AnyPicture], network: Network, imgsz: int) -> 
                 if stop.is_set():
                     return
                 fit = Letterbox.fit(picture.size, network_shape(picture.size, imgsz, network.model.stride))
-                put((picture, fit, network.submit(network_input(picture, fit))))
+                put((picture, fit, network.submit(place(picture.small(*fit.scaled), fit))))
             put(None)
         except BaseException as error:  # the caller's thread is the one that reports
             put(error)
@@ -82,14 +80,6 @@ def find_boxes(pictures: Iterable[AnyPicture], network: Network, imgsz: int) -> 
         stop.set()
         feeder.join()
         network.close()
-
-
-def network_input(picture: Picture, fit: Letterbox) -> Image:
-    """The picture as the network takes it: RGB of shape (height, width, 3), grey where it does not reach."""
-    image = np.full((*fit.network, 3), GREY, np.uint8)
-    height, width = fit.scaled
-    image[fit.top : fit.top + height, fit.left : fit.left + width] = picture.small(height, width)
-    return image
 
 
 Item = TypeVar("Item")

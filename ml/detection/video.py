@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -161,7 +162,7 @@ def _upright(plane: Any, quarter_turns: int) -> Image:
 
 
 class VideoWriter:
-    """Encodes frames as H.264 in an MP4 file that plays while it loads. Closing it completes the file.
+    """Encodes frames as H.264 in an MP4 file that plays while it loads. Leaving its `with` block completes the file.
 
     Sides are made even by repeating the last row or column: H.264 in the form that every player reads needs that.
 
@@ -207,14 +208,19 @@ class VideoWriter:
         """Encode the canvas."""
         self._container.mux(self._stream.encode(self._frame))
 
-    def close(self) -> None:
-        """Encode what is left and complete the file."""
-        self._container.mux(self._stream.encode(None))
-        self._container.close()
+    def __enter__(self) -> Self:
+        return self
 
-    def abandon(self) -> None:
-        """Let go of the file without completing it."""
-        self._container.close()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Complete the file, or after an error let go of it as it is."""
+        if error is None:
+            self._container.mux(self._stream.encode(None))
+            self._container.close()
+        else:
+            with suppress(av.FFmpegError, OSError):
+                self._container.close()
 
 
 def _unreadable(path: Path, error: Exception) -> Problem:
