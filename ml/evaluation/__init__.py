@@ -1,0 +1,1 @@
+"""Weights judged on the test split, exported, and the exports compared with them."""
