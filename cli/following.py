@@ -67,7 +67,7 @@ def follow(deployment: str, parameters: dict[str, Any], home: Path, console: Con
             while True:
                 try:
                     for line in next(lines):
-                        progress.console.print(line)
+                        progress.console.print(line, soft_wrap=True)
                     for event in events.new():
                         bars.show(event)
                     run = client.read_flow_run(run.id)
@@ -83,7 +83,7 @@ def follow(deployment: str, parameters: dict[str, Any], home: Path, console: Con
                     client.set_flow_run_state(run.id, Cancelling(message="Ctrl-C in the terminal"))
             time.sleep(POLL_S)  # the last lines are on their way
             for line in next(lines):
-                progress.console.print(line)
+                progress.console.print(line, soft_wrap=True)
     state = run.state
     followed = FollowedRun(
         run.id, run.name, state.type.value if state else "", (state.message if state else "") or "", interrupted
@@ -110,7 +110,14 @@ def _log_lines(client: SyncPrefectClient, run: UUID) -> Iterator[list[Text]]:
     while True:
         logs = client.read_logs(wanted, offset=seen, limit=200, sort=LogSort.TIMESTAMP_ASC)
         seen += len(logs)
-        yield [_line(entry) for entry in logs]
+        yield [_line(entry) for entry in logs if entry.level > logging.INFO or _is_ours(entry)]
+
+
+def _is_ours(entry: Any) -> bool:
+    """Whether a line says something of the job: Prefect's own steps from schedule to engine do not."""
+    if entry.name not in ("prefect.flow_runs", "prefect.task_runs"):
+        return False
+    return not entry.message.startswith(("Finished in state Completed", "Beginning flow run"))
 
 
 def _line(entry: Any) -> Text:

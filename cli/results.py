@@ -18,10 +18,11 @@ def show(run: FollowedRun, root: Path, home: Path, console: Console) -> None:
     if summary is None:
         console.print("The run left no summary; see its log in the Prefect UI.")
         return
-    table = Table("metric", title="Test split", title_justify="left")
-    for heading in (summary.model or "this model", summary.champion or "champion", "difference"):
+    headings, rows = summary.table()
+    table = Table(headings[0], title="Test split", title_justify="left")
+    for heading in headings[1:]:
         table.add_column(heading, justify="right")
-    for row in summary.rows():
+    for row in rows:
         table.add_row(*row)
     console.print(table)
     console.print(f"[bold]{summary.verdict()}[/bold]")

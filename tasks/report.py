@@ -101,10 +101,14 @@ def _publish_artifacts(tracking: Tracking, summary: Summary) -> None:
             title: f"{uri}/get-artifact?path={quote(path)}&run_uuid={run.id}"
             for title, path in summary.pictures.items()
         }
-    rows = [dict(zip(("metric", "this model", "champion", "difference"), row, strict=True)) for row in summary.rows()]
+    headings, rows = summary.table()
     try:
         create_markdown_artifact(markdown(summary, addresses), key="report", description=summary.verdict())
-        create_table_artifact(rows, key="metrics", description="Test split, against the champion")
+        create_table_artifact(
+            [dict(zip(headings, row, strict=True)) for row in rows],
+            key="metrics",
+            description="Test split, against the champion",
+        )
         if summary.run_url:
             create_link_artifact(summary.run_url, link_text="MLflow run", key="mlflow-run")
     except Exception as error:

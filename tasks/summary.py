@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -59,13 +59,17 @@ class Summary:
             return None
         return cls(**values)
 
-    def rows(self) -> Iterator[tuple[str, str, str, str]]:
-        """Yield metric, new value, champion's value and difference, as texts; the headline numbers first."""
-        names = [name for name in HEADLINE if name in self.metrics]
-        names += sorted(name for name in self.metrics if name not in HEADLINE)
-        for name in names:
-            new, old = self.metrics[name], self.champion_metrics.get(name)
-            yield name, f"{new:.3f}", "" if old is None else f"{old:.3f}", "" if old is None else f"{new - old:+.3f}"
+    def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        """Return headings and rows, as texts: a row a metric, on all classes, against the champion, and per class."""
+        classes = sorted({name.split("/", 1)[1] for name in self.metrics if "/" in name})
+        headings = ("metric", self.model or "this model", self.champion or "champion", "difference", *classes)
+        rows = []
+        for name in HEADLINE:
+            new, old = self.metrics.get(name), self.champion_metrics.get(name)
+            difference = "" if new is None or old is None else f"{new - old:+.3f}"
+            per_class = [_number(self.metrics.get(f"{name}/{label}")) for label in classes]
+            rows.append((name, _number(new), _number(old), difference, *per_class))
+        return headings, rows
 
     def verdict(self) -> str:
         """Return one sentence on what became of the model."""
@@ -79,7 +83,7 @@ class Summary:
 
 def markdown(summary: Summary, pictures: Mapping[str, str]) -> str:
     """Return the report of a run. ``pictures``: title to address, as the reader of this text reaches them."""
-    against = summary.champion or "champion"
+    headings, rows = summary.table()
     code = f"`{summary.commit[:12]}`" + (" with uncommitted changes" if summary.dirty else "")
     data = f"`{summary.data}`" + (f" ({summary.data_tag})" if summary.data_tag else "")
     lines = [
@@ -87,9 +91,9 @@ def markdown(summary: Summary, pictures: Mapping[str, str]) -> str:
         "",
         summary.verdict(),
         "",
-        f"| metric | this model | {against} | difference |",
-        "|---|---|---|---|",
-        *(f"| {' | '.join(row)} |" for row in summary.rows()),
+        f"| {' | '.join(headings)} |",
+        f"|{'---|' * len(headings)}",
+        *(f"| {' | '.join(row)} |" for row in rows),
         "",
         "| made from | |",
         "|---|---|",
@@ -105,3 +109,7 @@ def markdown(summary: Summary, pictures: Mapping[str, str]) -> str:
     for title, address in pictures.items():
         lines += ["", f"## {title}", "", f"![{title}]({address})"]
     return "\n".join(lines) + "\n"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
