@@ -25,6 +25,14 @@ from configs.problems import Problem, UserError
 from tasks.events import EventReader, duration
 
 POLL_S = 0.5
+_STEPS = (
+    "Finished in state",
+    "Beginning flow run",
+    "Running 1 deployment",
+    "Executing deployment",
+    "Deployment step",
+    "All deployment steps",
+)
 CANCEL_S = 60.0
 
 
@@ -117,7 +125,7 @@ def _is_ours(entry: Any) -> bool:
     """Whether a line says something of the job: Prefect's own steps from schedule to engine do not."""
     if entry.name not in ("prefect.flow_runs", "prefect.task_runs"):
         return False
-    return not entry.message.startswith(("Finished in state Completed", "Beginning flow run"))
+    return not entry.message.startswith(_STEPS)
 
 
 def _line(entry: Any) -> Text:
