@@ -30,12 +30,12 @@ class Stop:
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.status = 128 + number
+        print("stopped; the same command goes on after the last whole epoch", file=sys.stderr)
         self.check()
 
     def check(self) -> None:
         """Raise ``SystemExit`` if the process has been asked to stop."""
         if self.status:
-            print("stopped; the same command goes on after the last whole epoch", file=sys.stderr)
             sys.exit(self.status)
 
 

@@ -7,7 +7,7 @@ is tracked by DVC and belongs to the user, so the labels are read here and cache
 from __future__ import annotations
 
 import hashlib
-from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,9 @@ class Split(YOLODataset):  # type: ignore[misc]
         dropped: image path to the reason why it is not used.
     """
 
+    im_files: list[str]
+    ims: Any
+
     def __init__(self, root: Path, split: str, disk_cache: Path, **kwargs: Any) -> None:
         self.images = root / "images" / split
         self.annotations = root / "labels" / split
@@ -47,7 +50,7 @@ class Split(YOLODataset):  # type: ignore[misc]
         Returns:
             One dictionary an image as Ultralytics wants it; ``bboxes`` is (n, 4) as x, y, width, height in 0..1.
         """
-        labels = []
+        labels: list[dict[str, Any]] = []
         for name in self.im_files:
             image = Path(name)
             annotation = self.annotations / image.relative_to(self.images).with_suffix(".txt")
@@ -74,11 +77,11 @@ class Split(YOLODataset):  # type: ignore[misc]
 
     def cache_images(self) -> None:
         """Decode every image once, into memory or into ``disk_cache``."""
-        with ThreadPoolExecutor(available_cores()) as pool:
+        with ThreadPool(available_cores()) as pool:
             if self.cache == "disk":
-                list(pool.map(self.cache_images_to_disk, range(self.ni)))
+                list(pool.imap(self.cache_images_to_disk, range(self.ni)))
                 return
-            for index, loaded in enumerate(pool.map(self.load_image, range(self.ni))):
+            for index, loaded in enumerate(pool.imap(self.load_image, range(self.ni))):
                 self.ims[index], self.im_hw0[index], self.im_hw[index] = loaded
         self.ims = self._ImageCache(self.ims)
 

@@ -1,4 +1,4 @@
-"""What a finished training leaves: the weights, the metrics, the history; kept with its hashes to be given out again."""
+"""What a finished training leaves: weights, metrics, history; kept with their hashes to be given out again."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MODEL, METRICS, HISTORY = "models/model.pt", "reports/train/metrics.json", "reports/train/history.csv"
 """The stage's outputs, below the folder it runs in."""
 
-_COLUMNS = "epoch box_loss cls_loss dfl_loss mAP50 mAP50-95 precision recall lr seconds".split()
+_COLUMNS = ["epoch", "box_loss", "cls_loss", "dfl_loss", "mAP50", "mAP50-95", "precision", "recall", "lr", "seconds"]
 _SEAL = "finished.json"
 
 
@@ -45,7 +45,7 @@ def model_file(recipe: Recipe, state: State) -> bytes:
 
     names = dict(enumerate(recipe.data.classes))
     about = {"task": "detect", "imgsz": recipe.train.imgsz, "names": names}
-    architecture = {**state["architecture"], "yaml_file": Path(state["architecture"]["yaml_file"]).name}
+    architecture = {**state["architecture"], "yaml_file": Path(state["architecture"].get("yaml_file", "")).name}
     model = DetectionModel(architecture, nc=len(names), verbose=False)
     model.load_state_dict(state["best"]["weights"])
     model.half().eval().requires_grad_(False)

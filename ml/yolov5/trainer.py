@@ -6,22 +6,17 @@ that a checkpoint after a whole epoch holds all there is to go on from.
 
 from __future__ import annotations
 
-import inspect
-import random
-import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import MethodType
-from typing import Any
+from typing import Any, SupportsFloat
 
 import numpy as np
 import torch
 from ultralytics.data import build_dataloader
-from ultralytics.engine import trainer as engine
 from ultralytics.models.yolo.detect import DetectionTrainer
 
 from configs.problems import Problem, UserError
@@ -29,10 +24,12 @@ from configs.recipe import Recipe, TrainSection
 from ml.yolov5.checkpoints import State
 from ml.yolov5.dataset import Split
 from ml.yolov5.settings import Settings
+from ml.yolov5.startup import leave_compiler_out, seed_everything, seeded_by, step_plainly
 from ml.yolov5.validator import EpochValidator, as_fp32
 
 Row = dict[str, float]
 
+_MODELS = "use yolov5n.yaml (or s, m, l, x), a model yaml like it, or weights trained with Ultralytics"
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -45,7 +42,7 @@ class Watcher:
         epoch: called after each epoch, checkpointed state included.
     """
 
-    batch: Callable[[int, int, int, Mapping[str, float]], None]
+    batch: Callable[[int, int, int, Mapping[str, SupportsFloat]], None]
     epoch: Callable[[Row, Callable[[], State]], None]
 
 
@@ -79,17 +76,12 @@ class Yolov5Training(DetectionTrainer):  # type: ignore[misc]
     def __init__(
         self, recipe: Recipe, model: str, settings: Settings, scratch: Path, watcher: Watcher, resume: State | None
     ) -> None:
-        self.recipe, self.settings, self.scratch, self.watcher, self.from_state = (
-            recipe,
-            settings,
-            scratch,
-            watcher,
-            resume,
-        )
+        self.recipe, self.settings, self.scratch = recipe, settings, scratch
+        self.watcher, self.from_state = watcher, resume
         self.history: list[Row] = []
         self.best_so_far = Best()
         self.mosaic_closed = recipe.train.close_mosaic == 0
-        with _seeded_by(_seed):
+        with seeded_by(seed_everything):
             super().__init__(overrides=arguments(recipe.train, model, settings, scratch))
         # Ultralytics has just set one thread less than there are cores.
         torch.set_num_threads(settings.threads)
@@ -136,9 +128,15 @@ class Yolov5Training(DetectionTrainer):  # type: ignore[misc]
 
     def setup_model(self) -> Any:
         """Build the model, channels last: the layout in which convolutions need no reordering."""
-        checkpoint = super().setup_model()
+        try:
+            checkpoint = super().setup_model()
+        except (MemoryError, OSError):
+            raise
+        except Exception as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise UserError(Problem("train.model", f"{self.args.model} cannot be loaded: {reason}", _MODELS)) from None
         if getattr(self.model.model[-1], "one2one_cv2", None) is not None:
-            raise UserError(Problem("train.model", f"{self.args.model} is no YOLOv5 model", "use yolov5n.yaml"))
+            raise UserError(Problem("train.model", f"{self.args.model} is no YOLOv5 model", _MODELS))
         if self.settings.device != "mps":
             self.model.to(memory_format=torch.channels_last)
         return checkpoint
@@ -173,12 +171,12 @@ class Yolov5Training(DetectionTrainer):  # type: ignore[misc]
 
     def build_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """The optimizer with one fused kernel for all weights, on a CPU too."""
-        _leave_compiler_out()
+        leave_compiler_out()
         optimizer: torch.optim.Optimizer = super().build_optimizer(*args, **kwargs)
         if self.device.type == "cpu" and type(optimizer).__module__.startswith("torch.optim"):
             for group in optimizer.param_groups:
                 group.update(fused=True, foreach=False)
-        _step_plainly(optimizer)
+        step_plainly(optimizer)
         return optimizer
 
     def autocast(self) -> AbstractContextManager[None]:
@@ -213,7 +211,7 @@ class Yolov5Training(DetectionTrainer):  # type: ignore[misc]
 
     def _begin_epoch(self, epoch: int) -> None:
         seed = int(np.random.SeedSequence([self.args.seed, epoch]).generate_state(1)[0])
-        _seed(seed, self.args.deterministic)
+        seed_everything(seed, self.args.deterministic)
         if not self.mosaic_closed and epoch >= self.epochs - self.args.close_mosaic:
             self.mosaic_closed = True
             self._close_dataloader_mosaic()
@@ -298,51 +296,6 @@ class Yolov5Training(DetectionTrainer):  # type: ignore[misc]
         # The images that mosaics are drawn from when there is no cache; loading one puts it there.
         for index in state["mosaic"]:
             self.train_loader.dataset.load_image(index)
-
-
-def _seed(seed: int, deterministic: bool = True) -> None:
-    """Seed every random generator and ask for deterministic kernels on the CPU."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-    if deterministic:
-        torch._C._set_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False
-
-
-@contextmanager
-def _seeded_by(seed: Callable[..., None]) -> Iterator[None]:
-    """Let Ultralytics seed with ``seed``.
-
-    Its own function calls ``torch.use_deterministic_algorithms``, which imports PyTorch's whole compiler to set one of
-    its flags: four seconds, as much as everything else before the first batch together.
-    """
-    original = engine.init_seeds
-    engine.init_seeds = seed
-    try:
-        yield
-    finally:
-        engine.init_seeds = original
-
-
-def _leave_compiler_out() -> None:
-    """Keep the optimizers from importing PyTorch's compiler, another four seconds, only to be left alone by it.
-
-    They import it to make an uncompiled twin of each decorated function unless one is noted on the function; nothing is
-    compiled here, so the function itself is noted.
-    """
-    modules = (sys.modules[optimizer.__module__] for optimizer in (torch.optim.Adam, torch.optim.SGD))
-    for owner in (torch.optim.Optimizer, *modules):
-        for member in vars(owner).values():
-            plain = getattr(member, "__wrapped__", None)
-            if plain is not None and not hasattr(plain, "__dynamo_disable"):
-                plain.__dict__["__dynamo_disable"] = plain
-
-
-def _step_plainly(optimizer: torch.optim.Optimizer) -> None:
-    """Take the optimizer's own step out of its wrappers, which import the compiler too."""
-    step = torch.no_grad()(inspect.unwrap(type(optimizer).step))
-    optimizer.step = MethodType(step, optimizer)  # type: ignore[method-assign]
 
 
 def arguments(train: TrainSection, model: str, settings: Settings, scratch: Path) -> dict[str, Any]:

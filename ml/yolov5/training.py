@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import SupportsFloat
 
 from configs.problems import Problem, UserError
 from configs.recipe import Recipe
@@ -68,7 +68,7 @@ def _run(recipe: Recipe, model: str, folder: Path, display: Display, check: Call
     _announce(display, recipe, settings, earlier)
     last: State = earlier or {}
 
-    def batch(epoch: int, done: int, batches: int, sums: Mapping[str, Any]) -> None:
+    def batch(epoch: int, done: int, batches: int, sums: Mapping[str, SupportsFloat]) -> None:
         check()
         display.batch(epoch, done, batches, sums)
 

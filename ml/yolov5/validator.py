@@ -83,7 +83,7 @@ def load_suppression() -> None:
     folder = Path(found.origin).parent if found and found.origin else Path()
     for library in folder.glob("_C*"):
         if library.suffix in {".so", ".pyd", ".dylib"}:
-            torch.ops.load_library(library)
+            torch.ops.load_library(library)  # type: ignore[no-untyped-call]
     if not hasattr(torch.ops.torchvision, "nms"):
         import torchvision  # noqa: F401
 
