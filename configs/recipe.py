@@ -87,6 +87,7 @@ class DetectSection(Section):
     conf: Fraction = Field(0.25, description="least confidence of a detection")
     iou: Fraction = Field(0.7, description="overlap above which two boxes of a class are one")
     crf: int = Field(26, ge=0, le=51, description="x264's constant rate factor of the annotated video")
+    precision: Literal["auto", "fp32"] = Field("auto", description="auto: bfloat16 where the CPU computes in it")
 
 
 class PromoteSection(Section):
