@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+
+import pytest
+from servers import MlflowProcess
 
 os.environ.update(
     DO_NOT_TRACK="true",
@@ -11,3 +15,12 @@ os.environ.update(
     PREFECT_SERVER_ANALYTICS_ENABLED="false",
     YOLO_OFFLINE="true",
 )
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowProcess]:
+    """A real MLflow server for all tests: each uses names of its own, and who kills it starts it again."""
+    server = MlflowProcess(tmp_path_factory.mktemp("mlflow"))
+    server.start()
+    yield server
+    server.kill()

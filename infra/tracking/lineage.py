@@ -84,9 +84,7 @@ def resolve_version(server: MlflowServer, reference: str) -> Version:
     text = reference.removeprefix("models:/")
     match = re.fullmatch(r"([^@/]+)(?:@([\w-]+)|/(\d+))?", text)
     if match is None:
-        raise UserError(
-            Problem(reference, "names no model", "write forklift@champion, forklift@previous or forklift/3")
-        )
+        raise UserError(Problem(reference, "names no model", "write forklift@champion or forklift/3"))
     name, alias, number = match[1], match[2], match[3]
     if alias is None and number is None:
         alias = registry.CHAMPION

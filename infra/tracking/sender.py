@@ -48,12 +48,14 @@ class Sender:
         entry = unsent[0]
         try:
             self._apply(entry)
-        except (RefusedError, OSError, ValueError) as error:
+        except (RefusedError, ValueError) as error:
             if entry.name == "open":
                 # Without its run nothing of the journal can be sent: keep it all.
                 raise UnreachableError(f"the run cannot be opened: {error}") from error
             self.refused.append(f"{entry.name} {entry.values.get('path', '')}: {error}")
             log.warning("the tracker refuses %s for good: %s", entry.name, error)
+        except OSError as error:
+            raise UnreachableError(f"{entry.name} cannot be sent from here: {error}") from error
         except (KeyError, TypeError) as error:
             raise UnreachableError(f"{self.server.uri} answers in an unknown form: {error!r}") from error
         self.journal.acknowledge(entry, self.run.id if self.run else None)
@@ -83,6 +85,8 @@ class Sender:
                 self.server.tag_run(run.id, values["values"])
             case "artifact":
                 content = values["text"].encode() if "text" in values else self.journal.folder / values["file"]
+                if isinstance(content, Path) and not content.is_file():
+                    raise RefusedError("FILE_IS_GONE", f"{values['path']} is not there any more")
                 self.server.put_artifact(run, values["path"], content)
             case "register":
                 self.registration = self._register(run, values)

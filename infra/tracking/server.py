@@ -272,7 +272,7 @@ class MlflowServer:
             raise UnreachableError(f"{self.uri} is no MLflow server: it answers {path} with {answer.text[:80]!r}")
         return body
 
-    def _maybe(self, path: str, **query: Any) -> dict[str, Any] | None:
+    def _maybe(self, path: str, /, **query: Any) -> dict[str, Any] | None:
         try:
             return self._call("GET", path, query)
         except RefusedError as error:
@@ -302,6 +302,11 @@ def without_password(uri: str) -> str:
 def metric_name(name: str) -> str:
     """``name`` with what MLflow does not allow in a metric's name replaced (``mAP50(B)`` becomes ``mAP50_B_``)."""
     return re.sub(r"[^\w\-./ :]", "_", name)
+
+
+def artifact_name(path: str) -> str:
+    """``path`` with what MLflow does not allow in an artifact's path replaced (``a#1.png`` becomes ``a_1.png``)."""
+    return re.sub(r"[#?%\\\x00-\x1f]", "_", path)
 
 
 def _error(answer: httpx.Response) -> TrackerError:

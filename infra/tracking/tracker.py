@@ -21,7 +21,7 @@ from infra.tracking.journal import Journal, journal_folder, open_journal
 from infra.tracking.manifest import FOLDER, MANIFEST, FileRecord, hash_file, to_json
 from infra.tracking.registry import CHAMPION, Candidate, Registration, version_metrics
 from infra.tracking.sender import Sender, send_pending
-from infra.tracking.server import MlflowServer
+from infra.tracking.server import MlflowServer, artifact_name
 from infra.tracking.training import TEST_SPLIT, TRAIN_KEY, Training, data_source, flatten, param_texts, run_tags
 
 log = logging.getLogger(__name__)
@@ -171,11 +171,11 @@ class TrainingRun:
         if not source.is_file():
             log.warning("%s is not there and not sent to the tracker", source)
             return
-        self._note("artifact", {"path": path, "file": str(self._journal.keep(source))})
+        self._note("artifact", {"path": artifact_name(path), "file": str(self._journal.keep(source))})
 
     def text(self, text: str, path: str) -> None:
         """A short text as artifact ``path``."""
-        self._note("artifact", {"path": path, "text": text})
+        self._note("artifact", {"path": artifact_name(path), "text": text})
 
     def register(self, files: Mapping[str, Path], candidate: Candidate) -> None:
         """Register a version with these files and have it judged.
@@ -188,7 +188,7 @@ class TrainingRun:
         for name, source in files.items():
             found = sorted(file for file in source.rglob("*") if file.is_file()) if source.is_dir() else [source]
             for file in found:
-                path = f"{name}/{file.relative_to(source).as_posix()}" if source.is_dir() else name
+                path = artifact_name(f"{name}/{file.relative_to(source).as_posix()}" if source.is_dir() else name)
                 kept = self._journal.keep(file)
                 try:
                     manifest[path] = hash_file(self._journal.folder / kept)
