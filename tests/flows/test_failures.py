@@ -12,9 +12,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-
-from tests.checkouts import check, environment, run
-from tests.flows.conftest import Site
+from checkouts import check, environment, run
+from sites import Site
 
 pytestmark = pytest.mark.slow
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from checkouts import check, git, run
+from sites import Site
 
 from tasks.summary import Summary
-from tests.checkouts import check, git, run
-from tests.flows.conftest import Site
 
 pytestmark = pytest.mark.slow
 

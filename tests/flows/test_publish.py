@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-
-from tests.checkouts import check, git, run
-from tests.flows.conftest import Site
+from checkouts import check, git, run
+from sites import Site
 
 pytestmark = pytest.mark.slow
 

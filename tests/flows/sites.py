@@ -1,0 +1,46 @@
+"""A checkout with its stack up, as the tests of the flows use it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+from checkouts import check
+
+from infra.stack.state import Stack, load_stack
+
+
+class Site:
+    """A checkout with its stack up, as the tests of the flows use it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.home = root / ".mlops"
+
+    @property
+    def stack(self) -> Stack:
+        stack = load_stack(self.home)
+        assert stack is not None
+        return stack
+
+    def train(self, *options: str) -> str:
+        """Run the main job to its end and return what the terminal showed."""
+        return check(self.root, "mlops", "train", *options)
+
+    def prefect(self, path: str, **body: object) -> object:
+        """Ask the Prefect server."""
+        answer = httpx.post(f"{self.stack.prefect_api_url}/{path}", json=body, timeout=30)
+        answer.raise_for_status()
+        return answer.json()
+
+    def mlflow(self, path: str, **query: str) -> dict[str, object]:
+        """Ask the MLflow server."""
+        answer = httpx.get(f"{self.stack.mlflow_url}/api/2.0/mlflow/{path}", params=query, timeout=30)
+        answer.raise_for_status()
+        return dict(answer.json())
+
+    def aliases(self) -> dict[str, str]:
+        """Return the aliases of the model ``forklift``."""
+        model = self.mlflow("registered-models/get", name="forklift")["registered_model"]
+        assert isinstance(model, dict)
+        return {item["alias"]: item["version"] for item in model.get("aliases", [])}
