@@ -11,3 +11,5 @@ os.environ.update(
     PREFECT_SERVER_ANALYTICS_ENABLED="false",
     YOLO_OFFLINE="true",
 )
+
+pytest_plugins = ["stack_fixtures"]
