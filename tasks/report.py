@@ -58,7 +58,8 @@ def _summary(
 ) -> Summary:
     run, earlier = tracking.run, tracking.earlier
     digest = tracked_digest(job.root, job.data_file)
-    model = f"{registration.name}/{registration.number}" if registration else ""
+    model = f"{registration.name}/{registration.number}" if registration else earlier.model if earlier else ""
+    rival = champion if champion is not None and f"{champion.name}/{champion.number}" != model else None
     return Summary(
         recipe=job.recipe_path,
         trained=outcome.value,
@@ -66,12 +67,12 @@ def _summary(
         dirty=job.code.dirty,
         data=digest,
         data_tag=git.data_tag(job.root, job.data_file, digest) or "",
-        model=model or (earlier.model if earlier else ""),
+        model=model,
         promoted=registration.promoted if registration else False,
         reason=registration.reason if registration else "",
         metrics=read_metrics(job.root / METRICS),
-        champion=f"{champion.name}/{champion.number}" if champion else "",
-        champion_metrics=champion.metrics if champion else {},
+        champion=f"{rival.name}/{rival.number}" if rival else "",
+        champion_metrics=rival.metrics if rival else {},
         run_url=(run.url if run else earlier.url if earlier else "") or "",
         flow_url=str(flow_run.ui_url or ""),
         pictures={title: path for title, path in PICTURES.items() if (job.root / path).is_file()},

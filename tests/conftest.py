@@ -16,6 +16,7 @@ os.environ.update(
     YOLO_OFFLINE="true",
 )
 
+<<<<<<< HEAD
 
 @pytest.fixture(scope="session")
 def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowProcess]:
@@ -24,3 +25,6 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowPr
     server.start()
     yield server
     server.kill()
+=======
+pytest_plugins = ["stack_fixtures"]
+>>>>>>> stack

@@ -76,6 +76,8 @@ def child_environment(stack: Stack) -> dict[str, str]:
         **client_environment(stack.home),
         **_addresses(stack),
         MARK: stack_id(stack.home),
+        # prefect.yaml says `{{ $PWD }}` for the checkout; a caller's own PWD may be another folder.
+        "PWD": str(stack.checkout),
         "PYTHONUNBUFFERED": "1",
         "PYTHONPATH": _import_path(stack, inherited.get("PYTHONPATH")),
         "PREFECT_WORKER_QUERY_SECONDS": "1",

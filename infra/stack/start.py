@@ -185,23 +185,17 @@ class _Start:
         deadline = time.monotonic() + START_LIMIT_S
         while waiting:
             for name, part in list(waiting.items()):
-                ended = not processes.is_running(part)
-                if (name == PROVISION and ended and self._succeeded(part)) or (
-                    name != PROVISION and not ended and self._healthy(name, part)
-                ):
+                status = processes.exit_status(part)
+                if status == 0 if name == PROVISION else status is None and self._healthy(name, part):
                     del waiting[name]
                     self.seconds[name] = time.monotonic() - self.began[name]
                     self.report(name, "ready", self._address(name))
-                elif ended:
-                    raise self._failure(name, "ended before it was ready")
+                elif status is not None:
+                    raise self._failure(name, f"ended with status {status} before it was ready")
             if waiting and time.monotonic() > deadline:
                 raise self._failure(next(iter(waiting)), f"was not ready after {START_LIMIT_S:.0f} s")
             if waiting:
                 time.sleep(0.1)
-
-    def _succeeded(self, part: Part) -> bool:
-        """Whether the provisioning process ended well; it is our own child, so its status can be asked for."""
-        return processes.exit_status(part) == 0
 
     def _healthy(self, name: str, part: Part) -> bool:
         if name == PREFECT:

@@ -1,4 +1,4 @@
-"""What goes wrong in the middle: kills, cancels, a tracker that is away. Nothing is lost and nothing is left running."""
+"""What goes wrong in the middle: kills, cancels, a tracker that is away. Nothing is lost, nothing left running."""
 
 from __future__ import annotations
 
