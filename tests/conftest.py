@@ -16,7 +16,7 @@ os.environ.update(
     YOLO_OFFLINE="true",
 )
 
-<<<<<<< HEAD
+pytest_plugins = ["stack_fixtures"]
 
 @pytest.fixture(scope="session")
 def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowProcess]:
@@ -25,6 +25,3 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowPr
     server.start()
     yield server
     server.kill()
-=======
-pytest_plugins = ["stack_fixtures"]
->>>>>>> stack
