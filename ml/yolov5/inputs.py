@@ -77,7 +77,7 @@ def resolve_model(name: str, weights: Path) -> str:
     raise UserError(
         Problem(
             "train.model",
-            f"is {name}, which is no file and no model of Ultralytics",
+            f"is {name}, which is no file and no YOLOv5 model of Ultralytics",
             "use yolov5n.yaml (or s, m, l, x), a path to a model yaml, or a path to a weights file (.pt)",
         )
     )

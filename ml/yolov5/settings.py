@@ -69,12 +69,15 @@ def decide(train: TrainSection) -> Settings:
         device = "cuda:0" if cuda else "cpu"
     elif device == "cuda":
         device = "cuda:0"
+    problems = []
     if device.startswith("cuda") and int(device.removeprefix("cuda:")) >= cuda:
-        raise UserError(Problem("train.device", f"is {train.device}, PyTorch sees {cuda} GPUs", "use `auto` or `cpu`"))
+        problems.append(Problem("train.device", f"is {train.device}, PyTorch sees {cuda} GPUs", "use `auto` or `cpu`"))
     if device == "mps" and not torch.backends.mps.is_available():
-        raise UserError(Problem("train.device", "is mps, which this machine has not", "use `auto` or `cpu`"))
+        problems.append(Problem("train.device", "is mps, which this machine does not have", "use `auto` or `cpu`"))
     if train.precision == "fp16" and not device.startswith("cuda"):
-        raise UserError(Problem("train.precision", f"fp16 needs a CUDA GPU, not {device}", "use `auto`"))
+        problems.append(Problem("train.precision", f"is fp16, which needs a CUDA GPU, not {device}", "use `auto`"))
+    if problems:
+        raise UserError(problems)
     workers = train.workers
     if workers < 0:
         workers = available_cores() if device.startswith("cuda") else 0

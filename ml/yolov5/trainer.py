@@ -262,7 +262,7 @@ class Yolov5Training(DetectionTrainer):  # type: ignore[misc]
         return max(1, round(float(np.interp(step, ramp, [1, nominal]))))
 
     def _keep_if_best(self, epoch: int, metrics: Row) -> None:
-        if metrics["mAP50-95"] > self.best_so_far.fitness:
+        if metrics["mAP50-95"] >= self.best_so_far.fitness:
             weights = self.ema.ema.state_dict()
             halved = {name: x.half() if x.is_floating_point() else x.clone() for name, x in weights.items()}
             self.best_so_far = Best(epoch + 1, metrics, halved)
