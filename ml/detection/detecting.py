@@ -118,7 +118,7 @@ class _Run:
     ) -> None:
         self.source, self.target, self.folder = source, target, folder
         self.model, self.settings, self.events = model, settings, events
-        self.network = Network(model, settings.conf, settings.iou)
+        self.network = Network(model, settings.conf, settings.iou, settings.precision)
         self.previews = Previews(model.names)
 
     def video(self, truth: dict[int, Boxes] | None) -> SourceSummary:

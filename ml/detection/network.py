@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import yaml
@@ -14,6 +14,7 @@ from configs.problems import Problem, UserError
 from ml.boxes.drawing import Image
 from ml.boxes.geometry import Boxes, decode
 
+Precision = Literal["auto", "fp32"]
 MODEL_FILE, WEIGHTS_FILE, METADATA_FILE = "model.xml", "model.bin", "metadata.yaml"
 
 
@@ -53,13 +54,14 @@ class ExportedModel:
             remedy = "it must hold `names` (a list) and `stride`; export it again: python -m ml.evaluate"
             raise UserError(Problem(str(folder / METADATA_FILE), "is no metadata of a model", remedy)) from None
 
-    def compile(self, shape: tuple[int, int], throughput: bool = True) -> Any:
+    def compile(self, shape: tuple[int, int], precision: Precision, throughput: bool = True) -> Any:
         """The network compiled for one input size, as an ``openvino.CompiledModel``.
 
         It takes bytes of shape (1, height, width, 3), RGB, and gives floats of shape (1, 4 + classes, candidates).
 
         Args:
             shape: height and width of the input, multiples of ``stride``.
+            precision: ``fp32``, or ``auto`` for bfloat16 where the CPU computes in it, at half the cost.
             throughput: run several requests side by side instead of one as fast as possible.
 
         Raises:
@@ -79,13 +81,13 @@ class ExportedModel:
         steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
         steps.input().preprocess().convert_element_type(openvino.Type.f32).scale(255.0)
         steps.input().model().set_layout(openvino.Layout("NCHW"))
-        settings = {
+        settings: dict[str, str | bool] = {
             "PERFORMANCE_HINT": "THROUGHPUT" if throughput else "LATENCY",
-            # By default OpenVINO takes bfloat16 where the CPU has it: then boxes would differ between machines.
-            "INFERENCE_PRECISION_HINT": "f32",
             # Decoder and encoder share the cores: inference must not be tied to some of them.
             "ENABLE_CPU_PINNING": False,
         }
+        if precision == "fp32":
+            settings["INFERENCE_PRECISION_HINT"] = "f32"
         return core.compile_model(steps.build(), "CPU", settings)
 
 
@@ -96,10 +98,11 @@ class Network:
         model: the exported model.
         confidence: candidates whose best score is not above this are dropped.
         overlap: of two boxes of one class that overlap more than this, the less confident is dropped.
+        precision: see :meth:`ExportedModel.compile`.
     """
 
-    def __init__(self, model: ExportedModel, confidence: float, overlap: float) -> None:
-        self.model, self.confidence, self.overlap = model, confidence, overlap
+    def __init__(self, model: ExportedModel, confidence: float, overlap: float, precision: Precision) -> None:
+        self.model, self.confidence, self.overlap, self.precision = model, confidence, overlap, precision
         self._queues: dict[tuple[int, int], Any] = {}
 
     def submit(self, image: Image) -> Future[Boxes]:
@@ -111,7 +114,7 @@ class Network:
 
         shape = (image.shape[0], image.shape[1])
         if shape not in self._queues:
-            queue = openvino.AsyncInferQueue(self.model.compile(shape))
+            queue = openvino.AsyncInferQueue(self.model.compile(shape, self.precision))
             queue.set_callback(self._finish)
             self._queues[shape] = queue
         future: Future[Boxes] = Future()

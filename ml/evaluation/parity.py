@@ -133,7 +133,7 @@ def _openvino(folder: Path) -> Runtime:
     def run(image: Image) -> Floats:
         shape = (image.shape[0], image.shape[1])
         if shape not in compiled:
-            compiled[shape] = exported.compile(shape, throughput=False)
+            compiled[shape] = exported.compile(shape, "fp32", throughput=False)
         return np.array(compiled[shape](image[None])[0][0], np.float32)
 
     return run

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ml.boxes.drawing import INK, WHITE, Colour, Image, RgbCanvas, class_colour, draw_boxes, label, line_width, outline
+from ml.boxes.drawing import INK, Colour, Image, RgbCanvas, class_colour, draw_boxes, label, line_width, outline
 from ml.boxes.geometry import Boxes, match
 from ml.boxes.sheet import Cell, contact_sheet
 from ml.evaluation.judging import Judged
@@ -44,14 +44,15 @@ def faults(judged: Judged) -> Faults:
 
 
 def worst_sheet(images: Sequence[Judged], names: Sequence[str], count: int) -> Image:
-    """The images with the gravest faults, gravest first: right boxes thin, false ones thick, missed truth dashed."""
+    """The images with the gravest faults, gravest first: right boxes thin, false ones thick with their
+    confidence, missed truth dashed."""
     ranked = sorted(images, key=lambda judged: (-faults(judged).weight, judged.sample.path.name))[:count]
     cells = []
     for judged in ranked:
         wrong = faults(judged)
         caption = f"{judged.sample.path.name}: {len(wrong.missed)} missed, {len(wrong.false)} false"
-        cells.append(Cell(_faulty(judged, wrong, names), caption))
-    extra = "dashed: missed   thick: false   thin: right"
+        cells.append(Cell(_faulty(judged, wrong), caption))
+    extra = "dashed: missed   thick: false, with confidence   thin: right"
     return contact_sheet(cells, "Worst images", names, COLUMNS, (CELL, CELL), extra)
 
 
@@ -67,7 +68,7 @@ def typical_sheet(images: Sequence[Judged], names: Sequence[str]) -> Image:
     return contact_sheet(cells, "Predictions on the test split", names, COLUMNS, (CELL, CELL))
 
 
-def _faulty(judged: Judged, wrong: Faults, names: Sequence[str]) -> Image:
+def _faulty(judged: Judged, wrong: Faults) -> Image:
     picture, scale = _enlarged(judged.sample.image())
     canvas = RgbCanvas(picture)
     line = line_width(canvas.height, canvas.width)
@@ -76,13 +77,11 @@ def _faulty(judged: Judged, wrong: Faults, names: Sequence[str]) -> Image:
         if index not in wrong.false:
             outline(canvas, found.xyxy[index], class_colour(int(found.classes[index])), line // 2)
     for index in wrong.missed:
-        kind = int(truth.classes[index])
-        _dashed(picture, truth.xyxy[index], class_colour(kind), line)
-        _tag(canvas, truth.xyxy[index], f"missed {names[kind]}", WHITE)
+        _dashed(picture, truth.xyxy[index], class_colour(int(truth.classes[index])), line)
     for index in wrong.false:
         kind = int(found.classes[index])
         outline(canvas, found.xyxy[index], class_colour(kind), 2 * line)
-        _tag(canvas, found.xyxy[index], f"false {names[kind]} {found.confidence[index]:.2f}", class_colour(kind))
+        _tag(canvas, found.xyxy[index], f"{found.confidence[index]:.2f}", class_colour(kind))
     return picture
 
 
