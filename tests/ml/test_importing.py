@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from making_datasets import CLASSES, save
+from PIL import Image
 
 from configs.problems import UserError
 from ml.dataset import open_dataset
@@ -153,6 +154,44 @@ def test_polygons_become_boxes_and_faulty_lines_stay(tmp_path: Path) -> None:
         ("image-unreadable", "images/train/zwei Gabeln.jpg"),
         ("label-orphan", "labels/train/orphan.txt"),
     }
+
+
+def test_a_flat_folder_with_a_list_of_classes_gets_its_splits(tmp_path: Path) -> None:
+    for number in range(20):
+        save(number, tmp_path / "flat/images" / f"{number}.jpg")
+        label = tmp_path / "flat/labels" / f"{number}.txt"
+        label.parent.mkdir(exist_ok=True)
+        label.write_text("1 .5 .5 .5 .5\n")
+    (tmp_path / "flat/labels/classes.txt").write_text("Person\nForklift\n")
+    with pytest.raises(UserError, match="nothing names the classes"):
+        import_dataset(tmp_path / "flat", tmp_path / "target", CLASSES)
+    (tmp_path / "flat/classes.txt").write_text("Person\nForklift\n")
+    summary = import_dataset(tmp_path / "flat", tmp_path / "target", CLASSES)
+    assert summary.images == {"train": 16, "val": 2, "test": 2}
+    assert summary.boxes == {"forklift": 20, "person": 0}
+
+
+def test_coco_polygons_unlisted_images_and_turned_photos(tmp_path: Path) -> None:
+    source = coco(tmp_path / "source")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(source / "test2017/five.jpg") as image:
+        image.copy().save(source / "test2017/five.jpg", exif=exif)
+    path = source / "annotations/instances_test2017.json"
+    values = json.loads(path.read_text())
+    values["images"][0] |= {"width": 64, "height": 96}
+    polygon = [[16, 24, 48, 24, 48, 72], [32, 24, 40, 30, 20, 60]]
+    values["annotations"] = [{"image_id": 1000, "category_id": 7, "segmentation": polygon}]
+    path.write_text(json.dumps(values))
+    save(77, source / "test2017/unlisted.jpg")
+    summary = import_dataset(source, tmp_path / "target", CLASSES)
+    assert summary.polygons == 1
+    text = (tmp_path / "target/labels/test/five.txt").read_text()
+    assert text == "0 0.500000 0.500000 0.500000 0.500000\n"
+    faults = inspect(open_dataset(tmp_path / "target")).faults
+    assert [(fault.kind, fault.file) for fault in faults if fault.severity == "error"] == [
+        ("label-missing", "images/test/unlisted.jpg")
+    ]
 
 
 def test_unknown_classes_are_named_unless_renamed_or_dropped(tmp_path: Path) -> None:
