@@ -119,7 +119,7 @@ def _list(faults: Sequence[Fault], name: str, limit: int, console: Console) -> N
         return
     console.print(f"{len(faults)} {name}{'s' * (len(faults) != 1)}:")
     for fault in faults[:limit]:
-        console.print(f"  {fault.where}: {fault.reason} ({fault.kind})", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"  {fault.where}: {fault.reason} ({fault.kind})", markup=False, soft_wrap=True)
     if len(faults) > limit:
         console.print(f"  and {len(faults) - limit} more, all of them in report.json")
 
@@ -152,7 +152,7 @@ def main() -> None:
         classes = tuple(name.strip() for name in given.classes.split(","))
     if given.max_faulty is not None:
         max_faulty = given.max_faulty
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     raise_if_failed(validate(root, classes, max_faulty, out, console), root)
 
 

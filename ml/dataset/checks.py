@@ -14,7 +14,17 @@ from ml.dataset.copies import Copy, find_copies
 from ml.dataset.faults import Fault
 from ml.dataset.images import Picture, PictureError, misnamed, read_picture
 from ml.dataset.labels import Labels, parse_labels
-from ml.dataset.layout import DATASET_YAML, IMAGE_SUFFIXES, SPLITS, Dataset, Sample, class_names, files_below, read_yaml
+from ml.dataset.layout import (
+    DATASET_YAML,
+    IMAGE_SUFFIXES,
+    SPLITS,
+    Dataset,
+    Sample,
+    class_names,
+    files_below,
+    name_in,
+    read_yaml,
+)
 
 _PICTURE_SUFFIXES = frozenset({".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jfif", ".tga", ".ppm"})
 _KINDS = {"exact": "the same bytes", "near": "the same picture encoded again, by perceptual hash"}
@@ -58,7 +68,7 @@ def inspect(dataset: Dataset, progress: Callable[[int], None] = lambda done: Non
 
 
 def _look(dataset: Dataset, sample: Sample) -> Look:
-    image, label = _relative(dataset, sample.image), _relative(dataset, sample.label)
+    image, label = name_in(dataset.root, sample.image), name_in(dataset.root, sample.label)
     faults: list[Fault] = []
     picture: Picture | None = None
     try:
@@ -144,7 +154,7 @@ def _files(dataset: Dataset) -> Iterator[Fault]:
         names: dict[str, str] = {}
         labels: dict[Path, str] = {}
         for path in files_below(dataset.root / "images" / split):
-            relative = _relative(dataset, path)
+            relative = name_in(dataset.root, path)
             suffix = path.suffix.lower()
             if suffix not in IMAGE_SUFFIXES:
                 if suffix in _PICTURE_SUFFIXES:
@@ -162,19 +172,15 @@ def _files(dataset: Dataset) -> Iterator[Fault]:
             if path in wanted:
                 continue
             if path.suffix == ".txt":
-                yield Fault(_relative(dataset, path), 0, "label-orphan", "has no image")
+                yield Fault(name_in(dataset.root, path), 0, "label-orphan", "has no image")
             elif path.suffix.lower() == ".txt":
                 told = f"ends in {path.suffix}, but training reads .txt"
-                yield Fault(_relative(dataset, path), 0, "label-orphan", told)
+                yield Fault(name_in(dataset.root, path), 0, "label-orphan", told)
 
 
 def _copies(dataset: Dataset, looks: list[Look]) -> Iterator[Fault]:
     found: list[Copy] = find_copies([look.sample.split for look in looks], [look.picture for look in looks])
     for copy in found:
-        image, other = (_relative(dataset, looks[index].sample.image) for index in (copy.index, copy.of))
+        image, other = (name_in(dataset.root, looks[index].sample.image) for index in (copy.index, copy.of))
         kind = f"{'leak' if copy.leak else 'duplicate'}-{copy.method}"
         yield Fault(image, 0, kind, f"is a copy of {other} ({_KINDS[copy.method]})")
-
-
-def _relative(dataset: Dataset, path: Path) -> str:
-    return path.relative_to(dataset.root).as_posix()

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from ml.dataset.checks import Inspection, Look
 from ml.dataset.faults import Fault
 from ml.dataset.images import PictureError, decode
-from ml.dataset.layout import SPLITS
+from ml.dataset.layout import SPLITS, name_in
 
 COLUMNS, ROWS = 5, 4
 TILE, CAPTION, GAP = 320, 40, 8
@@ -42,8 +42,8 @@ def choose(inspection: Inspection, count: int) -> list[Choice]:
     root = inspection.dataset.root
     by_file: dict[str, Look] = {}
     for look in inspection.looks:
-        by_file[look.sample.image.relative_to(root).as_posix()] = look
-        by_file[look.sample.label.relative_to(root).as_posix()] = look
+        by_file[name_in(root, look.sample.image)] = look
+        by_file[name_in(root, look.sample.label)] = look
     kinds: dict[tuple[str, str], list[Choice]] = defaultdict(list)
     for fault in inspection.faults:
         if fault.file in by_file:

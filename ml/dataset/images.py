@@ -90,11 +90,12 @@ def decode(data: bytes) -> Image.Image:
         try:
             image.load()
         except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:
-            kind = "image-truncated" if "truncated" in str(error) else "image-unreadable"
-            raise PictureError(kind, f"cannot be decoded to its end: {error}") from None
+            if "truncated" in str(error):
+                raise PictureError("image-truncated", "breaks off: its last part is missing") from None
+            raise PictureError("image-unreadable", f"cannot be decoded to its end: {error}") from None
     if image.format in ("JPEG", "MPO") and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
         # A copy that broke off may have its full length with a tail of zeros, which decodes as grey without a word.
-        raise PictureError("image-truncated", "has no end-of-image marker: its last part is missing")
+        raise PictureError("image-truncated", "breaks off: its last part is missing, it has no end-of-image marker")
     return image
 
 

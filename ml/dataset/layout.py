@@ -79,6 +79,11 @@ def label_path(root: Path, image: Path) -> Path:
     return root / "labels" / image.relative_to(root / "images").with_suffix(".txt")
 
 
+def name_in(root: Path, path: Path) -> str:
+    """``path`` from ``root`` with forward slashes; bytes of its name that are no UTF-8 stand as ``\\udcff``."""
+    return path.relative_to(root).as_posix().encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def files_below(folder: Path) -> list[Path]:
     """All files below ``folder`` in a fixed order, without hidden ones (``.DS_Store``); none if it is missing."""
     found = (path for path in folder.rglob("*") if path.is_file())

@@ -31,7 +31,7 @@ from typing import Any
 
 from ml.dataset.checks import Inspection, Look
 from ml.dataset.faults import Fault
-from ml.dataset.layout import SPLITS
+from ml.dataset.layout import SPLITS, name_in
 
 BINS = (8, 16, 32, 64, 128, 256)
 _BIN_NAMES = ("0-8", *(f"{low}-{high}" for low, high in pairwise(BINS)), f"{BINS[-1]}-")
@@ -109,10 +109,7 @@ def make_report(inspection: Inspection, max_faulty: float) -> Report:
 def faulty_files(inspection: Inspection) -> set[str]:
     """Images with an error of their own or in their label, and label files without an image."""
     root = inspection.dataset.root
-    owner = {
-        look.sample.label.relative_to(root).as_posix(): look.sample.image.relative_to(root).as_posix()
-        for look in inspection.looks
-    }
+    owner = {name_in(root, look.sample.label): name_in(root, look.sample.image) for look in inspection.looks}
     return {
         owner.get(fault.file, fault.file)
         for fault in inspection.faults

@@ -181,12 +181,14 @@ def _names(folder: str, split: str) -> bool:
 def _size(image: _Image, file: Path) -> tuple[float, float]:
     """The size in pixels that boxes refer to; a file whose header cannot be read is left to validation."""
     stated = (image.width, image.height)
+    real: tuple[int, int] | None = None
+    upright: tuple[int, int] | None = None
     try:
         with Image.open(file, formats=FORMATS) as opened:
             real = opened.size
-            upright = real[::-1] if opened.getexif().get(0x0112, 1) >= 5 else real
+            upright = (opened.height, opened.width) if opened.getexif().get(0x0112, 1) >= 5 else real
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        real = upright = None
+        pass
     if stated[0] and stated[1]:
         if real and stated not in (real, upright):
             raise ValueError(f"is stated as {stated[0]:g} x {stated[1]:g} pixels, but has {real[0]} x {real[1]}")

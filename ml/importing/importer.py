@@ -19,7 +19,7 @@ from ml.importing.summary import ImportSummary
 from ml.importing.unpack import MAX_BYTES, check_folder, content_root, unpack
 from ml.importing.yolo import is_yolo, read_yolo
 
-_UNSAFE = re.compile(r'[<>:"|?*\\\x00-\x1f]')
+_UNSAFE = re.compile(r'[<>:"|?*\\\x00-\x1f\ud800-\udfff]')
 _LAYOUTS = "YOLO (images/train, labels/train), Roboflow (train/images, train/labels) or COCO (annotations/*.json)"
 
 
@@ -78,6 +78,11 @@ def import_dataset(
             notes += _write(found.items, built, owned=root.is_relative_to(temporary))
         except UserError as error:
             raise _told_from(error, root, source) from None
+        except OSError as error:
+            told = f"cannot be read or written: {error.strerror}"
+            raise UserError(
+                Problem(str(error.filename or target), told, "mind the rights and room on the disk")
+            ) from None
         write_dataset_yaml(built, classes)
         for path in sorted(root.iterdir()):
             if path.is_file() and path.stem.upper().startswith(("README", "LICENSE", "LICENCE")):

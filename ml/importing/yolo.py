@@ -86,7 +86,11 @@ def _description(root: Path) -> tuple[Path, tuple[str, ...], dict[str, Any]]:
                 reasons.append(Problem(str(path), str(error), "name the classes in label order as `names`"))
     plain = root / "classes.txt"
     if plain.is_file():
-        names = tuple(line.strip() for line in plain.read_text(encoding="utf-8-sig").splitlines() if line.strip())
+        names = tuple(
+            line.strip()
+            for line in plain.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+            if line.strip()
+        )
         if names:
             return plain, names, {}
     missing = Problem(str(root), "nothing names the classes of the labels", "add a data.yaml with `names`")
