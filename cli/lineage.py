@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -70,37 +71,52 @@ def show(found: Lineage, console: Console) -> None:
         },
     )
     _metrics(console, found.metrics)
-    _section(console, "Parameters", found.params)
+    _section(console, "Parameters", _by_section(found.params))
     versions = [f"{name} {value}" for name, value in found.environment.items() if name != "requirements.lock"]
     lock = found.environment["requirements.lock"]
-    _section(console, "Environment", {"requirements.lock": lock and f"sha256 {lock}", "versions": ", ".join(versions)})
+    _section(console, "Environment", {"lock sha256": lock, "versions": ", ".join(versions)})
     _section(console, "Machine", {key.replace("memory_gb", "memory, GB"): item for key, item in found.machine.items()})
     ended = f" to {run['ended']}" if run["ended"] else ""
     _section(
         console,
         "Run",
         {
-            "url": run["url"],
             "status": run["status"].lower(),
             "time": run["started"] + ended,
-            "flow run": run["flow_run_url"],
+            "id": run["id"],
         },
     )
+    for url in filter(None, (run["url"], run["flow_run_url"])):
+        console.print(Text(f"  {url}"), soft_wrap=True)
     _files(console, found)
     console.print(Text("Make it again", style="bold"))
     console.print(Text(f"  {found.again}"))
 
 
 def _section(console: Console, title: str, rows: Mapping[str, str]) -> None:
-    """A title and its rows; what is empty is left out."""
+    """A title and its rows, values wrapped below each other; what is empty is left out, addresses stay whole."""
     shown = {key: value for key, value in rows.items() if value}
     if not shown:
         return
     console.print(Text(title, style="bold"))
-    table = _table()
+    indent = 2 + max(len(key) for key in shown) + 2
     for key, value in shown.items():
-        table.add_row(Text(f"  {key}", style="dim"), Text(value, overflow="fold"))
-    console.print(table)
+        lines: list[str] = []
+        for line in value.splitlines():
+            room = max(console.width - indent, 20)
+            lines += textwrap.wrap(line, room, break_long_words=False, break_on_hyphens=False)
+        for number, line in enumerate(lines):
+            label = f"  {key}".ljust(indent) if number == 0 else " " * indent
+            console.print(Text.assemble((label, "dim"), line), soft_wrap=True)
+
+
+def _by_section(params: Mapping[str, str]) -> dict[str, str]:
+    """A row for each section of the recipe, those of no section last."""
+    rows: dict[str, list[str]] = {}
+    for key, value in sorted(params.items(), key=lambda item: "." not in item[0]):
+        section, _, name = key.rpartition(".")
+        rows.setdefault(section or "other", []).append(f"{name} {value}")
+    return {section: ", ".join(values) for section, values in rows.items()}
 
 
 def _metrics(console: Console, metrics: Mapping[str, float]) -> None:
@@ -112,10 +128,10 @@ def _metrics(console: Console, metrics: Mapping[str, float]) -> None:
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column(Text("Metrics on the test split", style="bold not dim"))
     for column in ("all", *classes):
-        table.add_column(column, justify="right", overflow="fold")
+        table.add_column(Text(column), justify="right", overflow="fold")
     for name in names:
         values = [metrics.get(name), *(metrics.get(f"{name}/{item}") for item in classes)]
-        table.add_row(f"  {name}", *("" if value is None else f"{value:.4f}" for value in values))
+        table.add_row(Text(f"  {name}"), *("" if value is None else f"{value:.4f}" for value in values))
     console.print(table)
 
 
@@ -124,12 +140,5 @@ def _files(console: Console, found: Lineage) -> None:
         return
     console.print(Text("Files", style="bold"), Text("(sha256 below each)", style="dim"))
     for path, record in found.files.items():
-        console.print(Text(f"  {path}  {record.size:,} bytes"))
-        console.print(Text(f"    {record.sha256}", style="dim"), overflow="fold")
-
-
-def _table() -> Table:
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold", ratio=1)
-    return table
+        console.print(Text(f"  {path}  {record.size:,} bytes"), soft_wrap=True)
+        console.print(Text(f"    {record.sha256}", style="dim"), soft_wrap=True)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from configs.problems import Problem, UserError
-from infra.tracking.entities import RefusedError, UnreachableError
+from infra.tracking.entities import DeniedError, RefusedError, UnreachableError
 from infra.tracking.server import MlflowServer
 
 
@@ -42,6 +42,9 @@ def tracker_errors_for_people(server: MlflowServer) -> Iterator[None]:
     """Turns what the server fails with into a ``UserError`` with a remedy."""
     try:
         yield
+    except DeniedError as error:
+        remedy = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        raise UserError(Problem(f"MLflow at {server.uri}", str(error), remedy)) from None
     except UnreachableError as error:
         raise UserError(Problem(f"MLflow at {server.uri}", str(error), "start it: mlops up")) from None
     except RefusedError as error:

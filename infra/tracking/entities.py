@@ -13,7 +13,11 @@ class TrackerError(Exception):
 
 
 class UnreachableError(TrackerError):
-    """It may work later: nobody answers, it takes too long, the server is broken or does not let us in."""
+    """It may work later: nobody answers, it takes too long, the server is broken."""
+
+
+class DeniedError(UnreachableError):
+    """It may work later, with another user or password."""
 
 
 class RefusedError(TrackerError):

@@ -206,7 +206,7 @@ def _describe(
     run = server.run(version.run_id)
     versus = f"champion v{champion.number}" if champion and compared else ""
     lines = [
-        f"**{'Promoted' if verdict.promote else 'Not promoted'}**: {verdict.reason}.",
+        f"{'Promoted' if verdict.promote else 'Not promoted'}, {verdict.reason}.",
         "",
         f"| on the test split | this version |{f' {versus} | |' if versus else ''}",
         f"|---|---:|{'---:|---:|' if versus else ''}",

@@ -131,7 +131,7 @@ class Sender:
         found = self.server.versions(candidate.name, run.id)
         version = next((version for version in found if VERDICT in version.tags), found[0] if found else None)
         if version is None:
-            tags = version_tags(run, candidate)
+            tags = {METRICS: json.dumps(dict(candidate.metrics)), TEST_SPLIT: candidate.test_split}
             version = self.server.create_version(candidate.name, run.id, FOLDER, "", tags)
         return decide(self.server, self.home, version, candidate)
 
@@ -165,6 +165,9 @@ def send_pending(home: Path, server: MlflowServer) -> list[str]:
             sender.send_all()
         except UnreachableError as error:
             log.warning("the tracker still misses training %s: %s", name, error)
+            if isinstance(error.__cause__, RefusedError | OSError | ValueError | KeyError | TypeError):
+                # It is this training's own trouble: the others may get through.
+                continue
             break
         journal.remove()
         registration = sender.registration
@@ -173,12 +176,6 @@ def send_pending(home: Path, server: MlflowServer) -> list[str]:
             + (f": {registration.name}/{registration.number} {registration.reason}" if registration else "")
         )
     return told
-
-
-def version_tags(run: Run, candidate: Candidate) -> dict[str, str]:
-    """What a version says of itself without its run: where it comes from and how good it is, on what."""
-    copied = {key: run.tags[key] for key in ("git.commit", "git.dirty", "data.digest", "data.tag") if key in run.tags}
-    return {**copied, METRICS: json.dumps(dict(candidate.metrics)), TEST_SPLIT: candidate.test_split}
 
 
 def _model_description(name: str) -> str:

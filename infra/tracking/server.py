@@ -20,6 +20,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import httpx
 
 from infra.tracking.entities import (
+    DeniedError,
     RefusedError,
     Run,
     TrackerError,
@@ -30,6 +31,8 @@ from infra.tracking.entities import (
     parse_version,
 )
 
+# Without it MLflow's pages show what language models need: traces, judges, prompts.
+VIEW = "?workflowType=machine_learning"
 MAX_TAG = 8000
 MAX_PARAM = 6000
 MAX_DIGEST = 36
@@ -253,11 +256,14 @@ class MlflowServer:
 
     # -- addresses for people -----------------------------------------------------------------------------------
 
+    def experiment_url(self, experiment_id: str) -> str:
+        return f"{self.uri}/#/experiments/{experiment_id}/runs{VIEW}"
+
     def run_url(self, run: Run) -> str:
-        return f"{self.uri}/#/experiments/{run.experiment_id}/runs/{run.id}"
+        return f"{self.uri}/#/experiments/{run.experiment_id}/runs/{run.id}{VIEW}"
 
     def version_url(self, name: str, number: int) -> str:
-        return f"{self.uri}/#/models/{quote(name)}/versions/{number}"
+        return f"{self.uri}/#/models/{quote(name)}/versions/{number}{VIEW}"
 
     # -- transport ----------------------------------------------------------------------------------------------
 
@@ -311,6 +317,8 @@ def artifact_name(path: str) -> str:
 
 def _error(answer: httpx.Response) -> TrackerError:
     """Which failures pass and which do not: only what MLflow itself refused as wrong will never work."""
+    if answer.status_code in {401, 403}:
+        return DeniedError(f"{without_password(str(answer.url))} answers {answer.status_code}")
     try:
         body = answer.json()
         code, message = str(body["error_code"]), str(body.get("message", ""))

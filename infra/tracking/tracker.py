@@ -147,8 +147,11 @@ class TrainingRun:
         return self._sender.server.run_url(self._sender.run) if self._sender.run else None
 
     def epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Losses and metrics after epoch ``epoch`` (from 1): one batch, one request."""
-        self._note("metrics", {"values": dict(metrics), "step": epoch})
+        """Losses and metrics after epoch ``epoch`` (from 1), named ``epoch/...``: one batch, one request.
+
+        MLflow sorts charts by name: so the curves of the training come first, its test metrics below.
+        """
+        self._note("metrics", {"values": flatten({"epoch": metrics}, "/"), "step": epoch})
 
     def metrics(self, metrics: Mapping[str, Any], prefix: str = "test") -> None:
         """Final metrics, nested as they come: ``{"mAP50": {"forklift": .9}}`` becomes ``test/mAP50/forklift``."""

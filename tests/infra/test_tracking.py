@@ -55,7 +55,7 @@ def read(server: MlflowServer, run: Run, path: str) -> bytes:
 def assert_whole(server: MlflowServer, name: str, key: str) -> Run:
     """One run, one version, every value once."""
     (run,) = runs(server, name, key)
-    assert history(server, run, "train/box_loss") == [(1, 2.0), (2, 1.0)]
+    assert history(server, run, "epoch/train/box_loss") == [(1, 2.0), (2, 1.0)]
     assert run.metrics["test/mAP50/forklift"] == 0.9
     assert read(server, run, "plots/pr.svg") == b"<svg/>"
     assert [version.number for version in server.versions(name, run.id)] == [1]
@@ -79,7 +79,7 @@ def test_a_run_holds_all_that_a_person_looks_for(server: MlflowServer, tmp_path:
 
     found = assert_whole(server, "whole", "w1")
     assert run.id == found.id
-    assert run.url == f"{server.uri}/#/experiments/{found.experiment_id}/runs/{found.id}"
+    assert run.url == f"{server.uri}/#/experiments/{found.experiment_id}/runs/{found.id}?workflowType=machine_learning"
     assert (found.status, found.name) == ("FINISHED", "whole-w1")
     assert found.params["data.classes"] == "[forklift, person]"
     assert (found.params["train.epochs"], found.params["device"]) == ("2", "cpu")
@@ -106,7 +106,7 @@ def test_a_run_holds_all_that_a_person_looks_for(server: MlflowServer, tmp_path:
     assert read(server, found, "dvc.lock") == b"schema: '2.0'\n"
     assert registration is not None
     assert registration.promoted
-    assert registration.url == f"{server.uri}/#/models/whole/versions/1"
+    assert registration.url == f"{server.uri}/#/models/whole/versions/1?workflowType=machine_learning"
     assert list(journal_folder(tmp_path / "home").glob("w1*")) == []
 
 
@@ -302,7 +302,30 @@ def test_a_killed_training_is_closed_and_goes_on_in_the_same_run(server: MlflowS
     assert run.finish("FINISHED", wait_s=120)
     (found,) = runs(server, "resumed", "r1")
     assert (found.id, found.status, found.start_ms) == (killed.id, "FINISHED", killed.start_ms)
-    assert history(server, found, "train/box_loss") == [(1, 2.0), (2, 1.0)]
+    assert history(server, found, "epoch/train/box_loss") == [(1, 2.0), (2, 1.0)]
+
+
+def test_what_a_killed_process_had_under_way_is_no_second_run(server: MlflowServer, tmp_path: Path) -> None:
+    """Its requests can reach the server after the next process has looked and found nothing."""
+    run = Tracker(server, tmp_path / "home").start(training("late", "e1"))
+    tell_all(run, "late", tmp_path / "made")
+    assert run.registration(wait_s=120)
+    (found,) = runs(server, "late", "e1")
+    server.create_run(found.experiment_id, "late-e1", found.start_ms, {JOURNAL: "e1"})
+    server.create_version("late", found.id, "model", "", {})
+    assert run.finish("FINISHED", wait_s=120)
+    assert_whole(server, "late", "e1")
+
+
+def test_a_training_that_cannot_be_opened_does_not_hold_up_the_others(
+    server: MlflowServer, nobody: MlflowServer, tmp_path: Path
+) -> None:
+    for key, name in (("z1", "x" * 501), ("z2", "behind")):
+        run = Tracker(nobody, tmp_path).start(training(name, key))
+        run.finish("FINISHED", wait_s=10)
+    assert len(send_pending(tmp_path, server)) == 1
+    assert len(runs(server, "behind", "z2")) == 1
+    assert (journal_folder(tmp_path) / "z1").is_dir()
 
 
 def test_a_journal_in_use_is_left_alone(server: MlflowServer, nobody: MlflowServer, tmp_path: Path) -> None:
@@ -322,8 +345,8 @@ def test_numbers_that_are_none_and_odd_names_arrive(server: MlflowServer, tmp_pa
     run.artifact(tmp_path / "ä b#?.txt", "plots/ä b#?.txt")
     assert run.finish("FINISHED", wait_s=120)
     (found,) = runs(server, "odd", "n1")
-    assert found.metrics["fine"] == 1.0
-    assert "metrics/mAP50_B_" in found.metrics
+    assert found.metrics["epoch/fine"] == 1.0
+    assert "epoch/metrics/mAP50_B_" in found.metrics
     assert read(server, found, "plots/ä b__.txt") == b"hello"
     assert len(found.params["long"]) == 6000
 
@@ -336,7 +359,7 @@ def test_what_the_server_refuses_for_good_stops_nothing(
     run.epoch(1, {"loss": 1.0})
     assert run.finish("FINISHED", wait_s=120)
     (found,) = runs(server, "refused", "f1")
-    assert (found.params["train.epochs"], found.metrics["loss"]) == ("2", 1.0)
+    assert (found.params["train.epochs"], found.metrics["epoch/loss"]) == ("2", 1.0)
     assert "refuses params for good" in caplog.text
 
 
@@ -367,7 +390,7 @@ def test_half_a_line_is_left_out(server: MlflowServer, nobody: MlflowServer, tmp
     lines.write_bytes(lines.read_bytes()[:-20])
     send_pending(tmp_path, server)
     (found,) = runs(server, "half", "l1")
-    assert (found.status, found.metrics["loss"]) == ("KILLED", 1.0)
+    assert (found.status, found.metrics["epoch/loss"]) == ("KILLED", 1.0)
 
 
 def test_no_secret_reaches_journal_or_server(
