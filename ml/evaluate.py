@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from configs.problems import run_main
 from configs.recipe import Recipe, load_recipe
@@ -36,7 +37,7 @@ WEIGHTS, ONNX, OPENVINO = "model.pt", "model.onnx", "openvino"
 
 def evaluate(
     recipe: Recipe, models: Path = MODELS, reports: Path = REPORTS, events: Events | None = None
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Judge, export, compare and write the reports.
 
     Args:
@@ -51,16 +52,11 @@ def evaluate(
     Raises:
         UserError: weights or data are missing or unfit, or the exports do not find what the weights find.
     """
-    import torch
-
     events = events or Events("evaluate")
     names, settings = recipe.data.classes, recipe.evaluate
     model = load_weights(models / WEIGHTS, names)
     samples = read_split(recipe.data.path, "test", len(names))
-    torch.set_num_threads(os.cpu_count() or 1)
-    progress = Progress(events, "images", len(samples), "judged")
-    judgement = judge(model, samples, names, settings.imgsz, settings.iou, progress)
-    progress.finish()
+    judgement = _judge(model, samples, recipe, events)
     with staged(models) as fresh, staged(reports) as staging:
         export_onnx(model, fresh / ONNX)
         export_openvino(fresh / ONNX, fresh / OPENVINO, names, settings.imgsz, int(max(model.stride)))
@@ -75,17 +71,42 @@ def evaluate(
     return metrics
 
 
+def judge_weights(recipe: Recipe, weights: Path, events: Events | None = None) -> dict[str, Any]:
+    """Judge other weights on the test split by the same rules, and write nothing: for a champion of other days.
+
+    Returns:
+        The part of ``metrics.json`` that says how good they are.
+
+    Raises:
+        UserError: weights or data are missing or unfit.
+    """
+    names = recipe.data.classes
+    samples = read_split(recipe.data.path, "test", len(names))
+    judgement = _judge(load_weights(weights, names), samples, recipe, events or Events("evaluate"))
+    return {**judgement.metrics, "classes": judgement.by_class}
+
+
+def _judge(model: Any, samples: list[Sample], recipe: Recipe, events: Events) -> Judgement:
+    import torch
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    progress = Progress(events, "images", len(samples), "judged")
+    judgement = judge(model, samples, recipe.data.classes, recipe.evaluate.imgsz, recipe.evaluate.iou, progress)
+    progress.finish()
+    return judgement
+
+
 def _spread(samples: list[Sample], count: int) -> list[Sample]:
     """At most ``count`` samples, evenly spread."""
     count = min(count, len(samples))
     return [samples[index * len(samples) // count] for index in range(count)]
 
 
-def _metrics(judgement: Judgement, parity: dict[str, dict[str, float]]) -> dict[str, object]:
+def _metrics(judgement: Judgement, parity: dict[str, dict[str, float]]) -> dict[str, Any]:
     return {
         **judgement.metrics,
         "confidence": judgement.confidence,
-        **judgement.by_class,
+        "classes": judgement.by_class,
         "images": len(judgement.images),
         "boxes": sum(len(judged.sample.truth) for judged in judgement.images),
         "parity": parity,
@@ -104,13 +125,11 @@ def _draw(judgement: Judgement, names: tuple[str, ...], worst: int, reports: Pat
         save_jpeg(worst_sheet(judgement.images, names, worst), plots / "worst.jpg")
 
 
-def _table(metrics: dict[str, object], names: tuple[str, ...]) -> str:
+def _table(metrics: dict[str, Any]) -> str:
     columns = ("mAP50", "mAP50-95", "precision", "recall")
     rows = [f"{'':<16}" + "".join(f"{column:>11}" for column in columns)]
-    for name in ("all", *names):
-        values = metrics if name == "all" else metrics.get(name)
-        if isinstance(values, dict):
-            rows.append(f"{name:<16}" + "".join(f"{values[column]:>11.3f}" for column in columns))
+    for name, values in {"all": metrics, **metrics["classes"]}.items():
+        rows.append(f"{name:<16}" + "".join(f"{values[column]:>11.3f}" for column in columns))
     return "\n".join(rows)
 
 
@@ -118,8 +137,17 @@ def main(arguments: list[str] | None = None) -> None:
     """Evaluate as the recipe says."""
     parser = argparse.ArgumentParser(prog="python -m ml.evaluate", description="Weights judged on the test split.")
     parser.add_argument("--recipe", type=Path, required=True, help="the recipe that the weights were trained with")
-    recipe = load_recipe(parser.parse_args(arguments).recipe)
-    print(_table(evaluate(recipe), recipe.data.classes))
+    parser.add_argument("--model", type=Path, metavar="FILE", help="judge these weights only, and export nothing")
+    parser.add_argument("--only-metrics", type=Path, metavar="FILE", help="with --model: write the metrics there")
+    options = parser.parse_args(arguments)
+    recipe = load_recipe(options.recipe)
+    if options.model:
+        metrics = judge_weights(recipe, options.model)
+        if options.only_metrics:
+            options.only_metrics.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+        print(_table(metrics))
+        return
+    print(_table(evaluate(recipe)))
     print(f"reports: {REPORTS}, exports: {MODELS / ONNX}, {MODELS / OPENVINO}")
 
 

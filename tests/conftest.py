@@ -18,6 +18,7 @@ os.environ.update(
 
 pytest_plugins = ["stack_fixtures"]
 
+
 @pytest.fixture(scope="session")
 def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowProcess]:
     """A real MLflow server for all tests: each uses names of its own, and who kills it starts it again."""

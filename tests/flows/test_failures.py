@@ -103,7 +103,7 @@ def test_a_tracker_that_is_away_fails_nothing_and_is_told_later(site: Site, long
     versions = site.mlflow("model-versions/search", filter="name = 'forklift'", max_results="50")["model_versions"]
     assert isinstance(versions, list)
     newest = max(versions, key=lambda version: int(version["version"]))
-    history = site.mlflow("metrics/get-history", run_id=newest["run_id"], metric_key="mAP50")["metrics"]
+    history = site.mlflow("metrics/get-history", run_id=newest["run_id"], metric_key="epoch/mAP50")["metrics"]
     assert isinstance(history, list)
     assert [point["step"] for point in history] == list(range(1, 13))
 

@@ -56,7 +56,7 @@ def test_the_run_tells_what_made_the_model(site: Site, trained: str) -> None:
 def test_every_epoch_is_in_the_tracker(site: Site, trained: str) -> None:
     version = site.mlflow("model-versions/get", name="forklift", version="1")["model_version"]
     assert isinstance(version, dict)
-    history = site.mlflow("metrics/get-history", run_id=version["run_id"], metric_key="mAP50")["metrics"]
+    history = site.mlflow("metrics/get-history", run_id=version["run_id"], metric_key="epoch/mAP50")["metrics"]
     assert isinstance(history, list)
     assert [point["step"] for point in history] == [1, 2]
 
