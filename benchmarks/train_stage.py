@@ -46,9 +46,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--images", type=int, default=0, help="train images, 0 for all; val and test in proportion")
     parser.add_argument("--epochs", type=int, default=0, help="0 for the recipe's")
-    parser.add_argument(
-        "--threads", type=int, default=0, help="ours, 0 for the recipe's; theirs: cores less one"
-    )
+    parser.add_argument("--threads", type=int, default=0, help="ours, 0 for the recipe's; theirs: cores less one")
     options = parser.parse_args()
     recipe = yaml.safe_load(options.recipe.read_text(encoding="utf-8"))
     recipe["data"]["path"] = "data"
