@@ -36,7 +36,7 @@ class Settings:
 
 
 def prepare_environment(state: Path) -> None:
-    """Keep Ultralytics offline, silent and within ``state``; call it before Ultralytics is first imported.
+    """Keep Ultralytics offline, silent and within ``state``; call it before PyTorch and Ultralytics are imported.
 
     Raises:
         UserError: the folder cannot be written.
@@ -53,6 +53,9 @@ def prepare_environment(state: Path) -> None:
         YOLO_VERBOSE="false",
         MPLCONFIGDIR=str(home),
     )
+    # Threads that wait for each other spin for up to a millisecond by default; where others use the cores, too, the
+    # one waited for does not run meanwhile. This is about a tenth of that. Read when PyTorch is loaded.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
 def decide(train: TrainSection) -> Settings:
