@@ -84,7 +84,7 @@ def train(root: Path) -> Path:
     config = {"path": str(data), "train": "images/train", "val": "images/val", "names": dict(enumerate(NAMES))}
     (data / "dataset.yaml").write_text(yaml.safe_dump(config))
     model = YOLO("yolov5n.yaml", verbose=False)
-    model.add_callback("on_train_start", lambda _: torch.set_num_threads(2))
+    model.add_callback("on_train_start", lambda _: torch.set_num_threads(1))
     model.train(
         **{"data": str(data / "dataset.yaml"), "imgsz": SIZE, "epochs": 8, "batch": 8, "nbs": 8, "optimizer": "AdamW"},
         **{"lr0": 0.006, "lrf": 0.05, "warmup_epochs": 0.5, "mosaic": 0.0, "scale": 0.3, "translate": 0.1},
