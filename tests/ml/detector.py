@@ -86,8 +86,8 @@ def train(root: Path) -> Path:
     model = YOLO("yolov5n.yaml", verbose=False)
     model.add_callback("on_train_start", lambda _: torch.set_num_threads(1))
     model.train(
-        **{"data": str(data / "dataset.yaml"), "imgsz": SIZE, "epochs": 8, "batch": 8, "nbs": 8, "optimizer": "AdamW"},
-        **{"lr0": 0.006, "lrf": 0.05, "warmup_epochs": 0.5, "mosaic": 0.0, "scale": 0.3, "translate": 0.1},
+        **{"data": str(data / "dataset.yaml"), "imgsz": SIZE, "epochs": 14, "batch": 8, "nbs": 8, "optimizer": "AdamW"},
+        **{"lr0": 0.004, "lrf": 0.05, "warmup_epochs": 0.5, "mosaic": 0.0, "scale": 0.3, "translate": 0.1},
         **{"fliplr": 0.5, "hsv_h": 0.0, "val": False, "plots": False, "cache": "ram", "seed": 0, "verbose": False},
         **{"project": str(root), "name": "run", "exist_ok": True, "device": "cpu", "workers": 0},
     )
