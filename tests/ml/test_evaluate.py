@@ -91,7 +91,13 @@ def test_again_gives_the_same_bytes_and_leaves_data_alone(workplace: Workplace, 
     before = digests(workplace.root / "data")
     done = subprocess.run(
         [sys.executable, "-m", "ml.evaluate", "--recipe", "recipe.yaml"],
-        **{"cwd": tmp_path, "env": _environment(tmp_path.parent / "home"), "capture_output": True, "text": True, "check": False},
+        **{
+            "cwd": tmp_path,
+            "env": _environment(tmp_path.parent / "home"),
+            "capture_output": True,
+            "text": True,
+            "check": False,
+        },
     )
     assert done.returncode == 0, done.stderr
     assert "mAP50-95" in done.stdout
