@@ -1,9 +1,9 @@
 """Cold start of the stack: ``mlops up`` against starting the same parts one after the other by hand.
 
 By hand is what the documentation of Prefect and MLflow says: ``prefect server start``, ``prefect work-pool create``,
-``prefect deploy --all``, ``prefect worker start``, ``mlflow server``. Each side starts in an empty folder, the sides take
-turns, and each is done when both servers answer, the worker polls and the deployment is known. Prints a Markdown table
-of medians; wall seconds, processor seconds of all processes, peak memory of all parts together.
+``prefect deploy --all``, ``prefect worker start``, ``mlflow server``. Each side starts in an empty folder, the sides
+take turns, and each is done when both servers answer, the worker polls and the deployment is known. Prints a Markdown
+table of medians; wall seconds, processor seconds of all processes, peak memory of all parts together.
 
     python -m benchmarks.stack_start --rounds 3
 """
