@@ -159,6 +159,7 @@ def test_a_run_whose_process_and_worker_vanish_is_crashed_within_90_s_and_frees_
     worker.kill()
     os.kill(pid, signal.SIGKILL)
     killed = time.monotonic()
+    processes.wait_gone([worker], 10)
     bring_up(stack.checkout)
     following = start_run(stack)
     until("the crash to show", lambda: state_of(stack, lost) == "Crashed", 90 - (time.monotonic() - killed))
