@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.live import Live
 from rich.spinner import Spinner
 from rich.table import Table
@@ -30,7 +30,7 @@ class Progress:
     def report(self, part: str, state: str, detail: str) -> None:
         """As :data:`infra.stack.start.Report`."""
         if part not in self.parts:
-            self.notes.append(f"{part} {detail}" if state in ("note", "waiting", "stopping") else f"{part}: {state}")
+            self.notes.append(detail if state == "note" else f"{state} {detail}")
         else:
             self.lines[part] = (state, detail, time.monotonic() - self.began)
         if not console.is_terminal:
@@ -38,8 +38,9 @@ class Progress:
 
     def __rich__(self) -> RenderableType:
         table = Table.grid(padding=(0, 1))
-        for _ in range(3):
-            table.add_column(no_wrap=True)
+        justifications: tuple[JustifyMethod, ...] = ("left", "left", "left", "right")
+        for justify in justifications:
+            table.add_column(no_wrap=True, justify=justify)
         table.add_column(overflow="fold")
         for part in self.parts:
             if part not in self.lines:
@@ -48,10 +49,9 @@ class Progress:
             done = state in MARKS
             mark: RenderableType = Text.from_markup(MARKS[state]) if done else self.spinner
             shown = seconds if done else time.monotonic() - self.began
-            text = Text("running" if state == "kept" else state)
-            if state != "kept":
-                text.append(f" {shown:5.1f} s", style="dim")
-            table.add_row(mark, part, text, Text(detail))
+            kept = state == "kept"
+            took = Text("" if kept else f"{shown:.1f} s", style="dim")
+            table.add_row(mark, part, "running" if kept else state, took, Text(detail))
         return Group(*(Text(note, style="dim") for note in self.notes), table)
 
 

@@ -112,9 +112,9 @@ def until(what: str, found: Callable[[], Any], seconds: float = 120) -> Any:
 
 def start_run(stack: Stack, **parameters: object) -> str:
     """Start deployment demo/local; returns the flow run's id."""
-    deployment = rest.prefect(stack, "/deployments/name/demo/local")
+    deployment = rest.prefect(stack, "/deployments/name/demo/local", timeout=30)
     body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
-    run: str = rest.prefect(stack, f"/deployments/{deployment['id']}/create_flow_run", body)["id"]
+    run: str = rest.prefect(stack, f"/deployments/{deployment['id']}/create_flow_run", body, timeout=30)["id"]
     return run
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 import urllib.error
 import urllib.request
 from typing import Any
@@ -52,11 +53,16 @@ def _ask(url: str, body: object, password: str | None, timeout: float) -> Any:
     headers = {"Content-Type": "application/json"}
     if password is not None:
         headers["Authorization"] = "Basic " + base64.b64encode(f"{USER}:{password}".encode()).decode()
-    data = None if body is None else json.dumps(body).encode()
-    try:
-        with _opener.open(urllib.request.Request(url, data, headers), timeout=timeout) as response:  # noqa: S310 http only
-            return json.load(response)
-    except urllib.error.HTTPError as error:
-        raise UnreachableError(f"{url} answered {error.code} {error.reason}") from None
-    except (OSError, ValueError) as error:
-        raise UnreachableError(f"{url} did not answer: {getattr(error, 'reason', None) or error}") from None
+    request = urllib.request.Request(url, None if body is None else json.dumps(body).encode(), headers)  # noqa: S310
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            with _opener.open(request, timeout=timeout) as response:
+                return json.load(response)
+        except urllib.error.HTTPError as error:
+            # Prefect says so while another writer holds its sqlite database; its own clients ask again, too.
+            if error.code != 503 or time.monotonic() > deadline:
+                raise UnreachableError(f"{url} answered {error.code} {error.reason}") from None
+            time.sleep(0.3)
+        except (OSError, ValueError) as error:
+            raise UnreachableError(f"{url} did not answer: {getattr(error, 'reason', None) or error}") from None

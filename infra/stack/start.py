@@ -123,7 +123,9 @@ class _Start:
         stack = self.stack
         if stack.authenticated:
             load_credentials(stack.home)
-            self.report("stack", "note", f"listens on {stack.host}; user and passwords: {credentials_file(stack.home)}")
+            self.report(
+                "stack", "note", f"Listens on {stack.host}; user and passwords are in {credentials_file(stack.home)}"
+            )
         try:
             self._start_missing()
             environment.write_dotenv(self.stack)

@@ -1,7 +1,8 @@
 """The process worker as a child of the stack.
 
-Before it takes its first run, and again every few seconds, it skips all missed scheduled runs but the newest, see
-``missed``. On SIGTERM it stops taking runs and stops the processes of those that run, with time to write a checkpoint.
+Before it takes its first run it tells the server which runs of a former worker have vanished, see ``vanished``. Then,
+and again every few seconds, it skips all missed scheduled runs but the newest, see ``missed``. On SIGTERM it stops
+taking runs and stops the processes of those that run, with time to write a checkpoint.
 
 ``prefect worker start`` imports every installed integration first, the Kubernetes client among them.
 """
@@ -20,8 +21,9 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from infra.stack.processes import is_flow_process, terminate, wait_gone
-from infra.stack.state import WORK_POOL
+from infra.stack.processes import flow_run_ids, is_flow_process, marked, terminate, wait_gone
+from infra.stack.state import WORK_POOL, stack_home
+from infra.stack.vanished import crash_vanished
 from infra.stack.waiting import ensure_work_pool, server_is_up
 
 if TYPE_CHECKING:
@@ -70,6 +72,9 @@ async def _work(ready: Path, stopping: asyncio.Event) -> None:
     await server_is_up()
     async with get_client() as client:
         await ensure_work_pool(client)
+        alive = flow_run_ids(marked(stack_home()))
+        if count := await crash_vanished(client, WORK_POOL, alive):
+            print(f"{count} runs of a former worker have vanished")
     await _skip_missed()
     worker = LocalWorker(work_pool_name=WORK_POOL, name=f"{socket.gethostname()} {WORK_POOL}")
     housekeeping = asyncio.create_task(_keep_skipping())

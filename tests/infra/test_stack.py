@@ -144,6 +144,15 @@ def _back_dated(stack: Stack, count: int) -> list[str]:
     return ids
 
 
+def test_a_run_whose_worker_vanished_before_it_began_is_crashed_by_the_next_worker(stack: Stack) -> None:
+    worker = processes.find(stack.parts["worker"])
+    assert worker
+    run = start_run_without_worker(stack, worker)
+    rest.prefect(stack, f"/flow_runs/{run}/set_state", {"state": {"type": "PENDING"}, "force": True})
+    bring_up(stack.checkout)
+    assert state_of(stack, run) == "Crashed"
+
+
 @pytest.mark.slow
 def test_a_run_whose_process_and_worker_vanish_is_crashed_within_90_s_and_frees_its_slot(
     stack: Stack, tmp_path: Path
@@ -159,6 +168,7 @@ def test_a_run_whose_process_and_worker_vanish_is_crashed_within_90_s_and_frees_
     worker.kill()
     os.kill(pid, signal.SIGKILL)
     killed = time.monotonic()
+    processes.wait_gone([worker], 10)
     bring_up(stack.checkout)
     following = start_run(stack)
     until("the crash to show", lambda: state_of(stack, lost) == "Crashed", 90 - (time.monotonic() - killed))
