@@ -25,7 +25,7 @@ def mlflow_server(home: Path, timeout_s: float = 5.0) -> MlflowServer:
     """
     environment = dict(os.environ)
     if not environment.get("MLFLOW_TRACKING_URI"):
-        from infra.stack import client_environment
+        from infra.stack.environment import client_environment
 
         environment |= client_environment(home)
     uri = environment.get("MLFLOW_TRACKING_URI", "")
