@@ -30,7 +30,7 @@ class MlflowProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Returns when it answers; raises with its last lines if it does not within two minutes."""
+        """Returns when it answers; raises with its last lines if it does not within four minutes."""
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
         command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self.folder / 'mlflow.db'}"]
         command += ["--artifacts-destination", str(self.artifacts)]
@@ -39,7 +39,7 @@ class MlflowProcess:
             self._process = subprocess.Popen(
                 command, cwd=self.folder, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
             )
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 240
         while time.monotonic() < deadline and self._process.poll() is None:
             try:
                 with urllib.request.urlopen(f"{self.uri}/health", timeout=2):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import pytest
 
@@ -71,3 +73,10 @@ def test_secrets_of_the_environment_are_masked_and_others_stay() -> None:
     diff = "diff --git a/a.py b/a.py\n+key = 'abcdef123'\n+home = '/home/ann'\n"
     text = presentable_diff(diff, {"HUB_API_KEY": "abcdef123", "HOME": "/home/ann", "EMPTY_TOKEN": ""})
     assert text == "diff --git a/a.py b/a.py\n+key = '***'\n+home = '/home/ann'\n"
+
+
+def test_tracking_does_without_the_mlflow_package() -> None:
+    """Importing it costs seconds that every flow and every command would pay."""
+    code = "import sys, infra.tracking.tracker, infra.tracking.download, cli.lineage, cli.rollback; "
+    code += "sys.exit(bool({'mlflow', 'torch', 'prefect'} & set(sys.modules)))"
+    subprocess.run([sys.executable, "-c", code], check=True)
