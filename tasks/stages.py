@@ -12,6 +12,12 @@ from tasks.verbs import log, verb
 
 OnEvent = Callable[[dict[str, Any]], None]
 
+
+def _forced(force: bool) -> dict[str, str]:
+    """Tell a stage that it is to work although it knows a finished result of the same inputs."""
+    return {"MLOPS_FORCE": "1"} if force else {}
+
+
 _TOLD = {
     Outcome.RAN: "done",
     Outcome.FETCHED: "not run: made earlier from the same code, data and parameters, fetched from the run cache",
@@ -52,7 +58,11 @@ def run_stage(job: Job, stage: str, *, force: bool = False, on_event: OnEvent = 
             on_event(event)
 
     outcome = job.dvc.reproduce(
-        stage, force=force, env=job.stage_environment(), on_line=lambda line: log().debug("%s", line), on_tick=follow
+        stage,
+        force=force,
+        env=job.stage_environment() | _forced(force),
+        on_line=lambda line: log().debug("%s", line),
+        on_tick=follow,
     )
     log().info("%s: %s", stage, _TOLD[outcome])
     return outcome

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import zipfile
 from collections.abc import Sequence
@@ -10,20 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from configs.problems import Problem, UserError
+from ml.quiet import quiet_ultralytics
 
 # What unpickling a file that is no checkpoint may end with.
 BROKEN = (
     *(RuntimeError, KeyError, TypeError, AttributeError, ValueError, EOFError, OSError, ImportError),
     *(pickle.UnpicklingError, zipfile.BadZipFile),
 )
-
-
-def prepare_ultralytics() -> None:
-    """Set Ultralytics up before its first import: settings below the state folder, offline, quiet."""
-    state = Path(os.environ.get("MLOPS_HOME", ".mlops")).absolute()
-    os.environ.setdefault("YOLO_CONFIG_DIR", str(state / "ultralytics"))
-    os.environ.update(YOLO_OFFLINE="true", YOLO_AUTOINSTALL="false", YOLO_VERBOSE="false")
-    Path(os.environ["YOLO_CONFIG_DIR"]).mkdir(parents=True, exist_ok=True)
 
 
 def load_weights(path: Path, classes: Sequence[str]) -> Any:
@@ -38,7 +30,7 @@ def load_weights(path: Path, classes: Sequence[str]) -> Any:
     """
     if not path.is_file():
         raise UserError(Problem(str(path), "there is no such file", "train first: python -m ml.train"))
-    prepare_ultralytics()
+    quiet_ultralytics()
     from ultralytics.nn.tasks import load_checkpoint
 
     remedy = "give the weights of an Ultralytics detector, as `python -m ml.train` makes them"

@@ -35,24 +35,8 @@ class Settings:
     workers: int
 
 
-def prepare_environment(state: Path) -> None:
-    """Keep Ultralytics offline, silent and within ``state``; call it before PyTorch and Ultralytics are imported.
-
-    Raises:
-        UserError: the folder cannot be written.
-    """
-    home = state.absolute() / "ultralytics"
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(Problem(str(home), f"cannot be made: {error.strerror}", "make it writable")) from None
-    os.environ.update(
-        YOLO_CONFIG_DIR=str(home),
-        YOLO_OFFLINE="true",
-        YOLO_AUTOINSTALL="false",
-        YOLO_VERBOSE="false",
-        MPLCONFIGDIR=str(home),
-    )
+def calm_threads() -> None:
+    """Let threads that wait for each other sleep soon; call it before PyTorch is imported."""
     # Threads that wait for each other spin for up to a millisecond by default; where others use the cores, too, the
     # one waited for does not run meanwhile. This is about a tenth of that. Read when PyTorch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
@@ -84,7 +68,13 @@ def decide(train: TrainSection) -> Settings:
     workers = train.workers
     if workers < 0:
         workers = available_cores() if device.startswith("cuda") else 0
-    return Settings(device, _precision(train, device), train.threads or available_cores(), workers)
+    return Settings(device, _precision(train, device), _threads(train), workers)
+
+
+def _threads(train: TrainSection) -> int:
+    """The recipe's count, or one a core; ``MLOPS_THREADS`` names that of a training that is made again."""
+    named = os.environ.get("MLOPS_THREADS", "")
+    return int(named) if named.isdigit() and int(named) else train.threads or available_cores()
 
 
 def _precision(train: TrainSection, device: str) -> Precision:

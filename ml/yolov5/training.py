@@ -15,10 +15,12 @@ from typing import SupportsFloat
 from configs.problems import Problem, UserError
 from configs.recipe import Recipe
 from ml.events import Events
+from ml.quiet import quiet_ultralytics
+from ml.turns import one_training
 from ml.yolov5 import inputs, results
 from ml.yolov5.checkpoints import Checkpoints, State, write_atomically
 from ml.yolov5.progress import Display
-from ml.yolov5.settings import Settings, decide, keep_freed_memory, prepare_environment
+from ml.yolov5.settings import Settings, calm_threads, decide, keep_freed_memory
 
 _KEPT_TRAININGS = 3
 
@@ -40,11 +42,12 @@ def train(recipe: Recipe, events: Events, state: Path, check: Callable[[], None]
     """
     with Display(events, recipe.train.epochs) as display, _explained(recipe):
         inputs.check_data(recipe.data.path)
-        prepare_environment(state)
+        quiet_ultralytics()
+        calm_threads()
         model = inputs.resolve_model(recipe.train.model, state / "weights")
         folder = state / "training" / inputs.key(recipe, model, inputs.digest(recipe.data.path))
-        with _alone_in(folder):
-            files = results.sealed(folder)
+        with _alone_in(folder), one_training(display.say):
+            files = None if os.environ.get("MLOPS_FORCE") else results.sealed(folder)
             if files is None:
                 files = results.outputs(recipe, _run(recipe, model, folder, display, check))
                 results.seal(folder, files)

@@ -18,9 +18,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     root = tmp_path_factory.mktemp("detector")
     before = os.environ.get("MLOPS_HOME")
     os.environ["MLOPS_HOME"] = str(root / "state")
-    from ml.evaluation.weights import prepare_ultralytics
+    from ml.quiet import quiet_ultralytics
 
-    prepare_ultralytics()
+    quiet_ultralytics()
     yield detector.train(root)
     if before is None:
         del os.environ["MLOPS_HOME"]

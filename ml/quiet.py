@@ -1,0 +1,33 @@
+"""Ultralytics kept to itself: offline, silent, with its settings below the state folder instead of the user's home."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from configs.problems import Problem, UserError
+
+
+def state_folder() -> Path:
+    """Return the state folder: ``MLOPS_HOME``, or ``.mlops`` below the current directory."""
+    return Path(os.environ.get("MLOPS_HOME", ".mlops")).absolute()
+
+
+def quiet_ultralytics() -> None:
+    """Set the environment up; call it before Ultralytics is imported.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    home = state_folder() / "ultralytics"
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(Problem(str(home), f"cannot be made: {error.strerror}", "make it writable")) from None
+    os.environ.update(
+        YOLO_CONFIG_DIR=str(home),
+        YOLO_OFFLINE="true",
+        YOLO_AUTOINSTALL="false",
+        YOLO_VERBOSE="false",
+        MPLCONFIGDIR=str(home),
+    )
