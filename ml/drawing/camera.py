@@ -105,7 +105,9 @@ class Frame:
 
     def sees(self, low: Vector, high: Vector) -> bool:
         """Whether a cuboid of the thing may be in the picture; true too often, never false too often."""
-        corners = [self.view((x, y, z)) for x in (low[0], high[0]) for y in (low[1], high[1]) for z in (low[2], high[2])]
+        corners = [
+            self.view((x, y, z)) for x in (low[0], high[0]) for y in (low[1], high[1]) for z in (low[2], high[2])
+        ]
         reach = self.camera.width / 2 / self.camera.focal
         return (
             any(depth > NEAR for _, _, depth in corners)

@@ -34,16 +34,17 @@ DRIVES = (
 )
 WALKS = (
     (((4.2, -5.6), (4.6, -1.0), (4.3, 2.6), (4.4, 6.4), (4.4, 11.0)), 1.15),
-    (((8.6, 7.8), (8.9, 4.6), (12.6, 0.2), (18.6, 0.0), (22.0, 0.0)), 1.2),
-    (((19.0, -1.6), (13.6, -0.6), (9.6, -3.8), (6.2, -5.6), (5.0, -9.0)), 1.1),
-    (((17.6, 6.8), (17.8, 0.0), (17.6, -6.6)), 0.95),
+    (((10.2, 7.8), (9.4, 4.4), (9.2, 1.4), (13.5, -0.5), (18.6, 0.0)), 1.2),
+    (((15.0, 1.2), (13.6, 0.6), (11.8, -0.8), (8.0, -0.6), (6.0, 0.6)), 0.7),
+    (((20.2, 6.8), (20.2, 0.0), (20.2, -6.6)), 0.95),
 )
-WORKERS = ((7.2, 4.9, 0.62), (12.6, 6.2, 0.3), (9.6, -6.4, 0.2))
+WORKERS = ((8.4, 5.0, 0.62), (12.6, 6.2, 0.3), (9.6, -6.4, 0.2))
 """Persons who stay: x, y and the direction they face, in turns."""
-LIFTING = (12.2, -6.3, 0.75)
+LIFTING = (12.2, -6.6, 0.75)
 """The truck that stacks goods at its place."""
 THINGS = (
-    (6.4, -4.6), (8.4, 5.9), (12.9, 4.9), (14.0, -5.9), (7.8, -6.9), (18.2, 2.0), (10.2, -1.9), (6.0, 1.6), (17.0, -7.0),
+    (6.4, -4.6), (8.4, 7.2), (12.9, 4.9), (19.2, -5.9), (7.8, -6.9), (19.0, 7.2), (17.8, -7.0), (6.0, -2.8),
+    (14.2, 7.2),
 )  # fmt: skip
 
 
@@ -59,7 +60,9 @@ class Route:
         )
         steps = 40
         self._points = [
-            _catmull_rom(path[leg : leg + 4], step / steps) for leg in range(len(waypoints) - 1) for step in range(steps)
+            _catmull_rom(path[leg : leg + 4], step / steps)
+            for leg in range(len(waypoints) - 1)
+            for step in range(steps)
         ]
         self._points.append(waypoints[-1])
         self._distances = [0.0]
@@ -146,9 +149,9 @@ def _cast(dice: Dice) -> Callable[[float], list[Actor]]:
     """Choose the looks of all who take part; returns who is where at a time in seconds."""
     makers: list[Callable[[float], Actor]] = []
     track = 1
-    for waypoints, speed in DRIVES:
+    for drive, speed in DRIVES:
         load: Prop | None = pallet_load(dice) if track != 3 else None
-        makers.append(_driving(Forklift.any(dice, load, Person.any(dice)), Route(waypoints), speed, track))
+        makers.append(_driving(Forklift.any(dice, load, Person.any(dice)), Route(drive), speed, track))
         track += 2
     makers.append(_lifting(Forklift.any(dice, pallet_load(dice), Person.any(dice)), track))
     track += 2
