@@ -61,9 +61,9 @@ class Camera:
         return cls(size[0], size[1], focal, position, right, up, forward)
 
     def pixel(self, seen: Vector) -> tuple[float, float]:
-        """The pixel of a point in view space; its depth must be positive."""
+        """Where a point in view space (of positive depth) is seen; whole numbers are the middles of pixels."""
         scale = self.focal / seen[2]
-        return self.width / 2 + seen[0] * scale, self.height / 2 - seen[1] * scale
+        return (self.width - 1) / 2 + seen[0] * scale, (self.height - 1) / 2 - seen[1] * scale
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ class Canvas:
                 return
         unit = 1 << SUBPIXEL
         focal = self.camera.focal * unit
-        x0, y0 = self.camera.width / 2 * unit + 0.5, self.camera.height / 2 * unit + 0.5
+        x0, y0 = (self.camera.width - 1) / 2 * unit + 0.5, (self.camera.height - 1) / 2 * unit + 0.5
         corners = [(math.floor(x0 + x * focal / d), math.floor(y0 - y * focal / d)) for x, y, d in seen]
         self.fill(np.array(corners, np.int32), colour, owner)
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -70,20 +72,17 @@ class Route:
             self._distances.append(self._distances[-1] + math.sqrt((x1 - x0) * (x1 - x0) + (y1 - y0) * (y1 - y0)))
 
     def at(self, distance: float) -> Placement:
-        """Where one is after ``distance`` metres, heading along the way. Beyond the end one stays there."""
-        distance = min(max(distance, 0.0), self._distances[-1] - 1e-6)
-        leg = next(number for number, end in enumerate(self._distances[1:]) if end > distance)
-        share = (distance - self._distances[leg]) / (self._distances[leg + 1] - self._distances[leg])
-        here, there = self._point(leg, share), self._point(leg + 8, share)
-        if leg + 9 >= len(self._points):
-            here, there = self._points[-9], self._points[-1]
-        dx, dy = there[0] - here[0], there[1] - here[1]
+        """Where one is after ``distance`` metres, heading along the way. Beyond the ends one stays there."""
+        before, after = self._where(distance - 0.3), self._where(distance + 0.3)
+        dx, dy = after[0] - before[0], after[1] - before[1]
         length = math.sqrt(dx * dx + dy * dy)
-        return Placement(*self._point(leg, share), 0.0, (dx / length, dy / length))
+        return Placement(*self._where(distance), 0.0, (dx / length, dy / length))
 
-    def _point(self, leg: int, share: float) -> tuple[float, float]:
-        leg = min(leg, len(self._points) - 2)
-        (x0, y0), (x1, y1) = self._points[leg], self._points[leg + 1]
+    def _where(self, distance: float) -> tuple[float, float]:
+        distance = min(max(distance, 0.0), self._distances[-1])
+        end = max(1, bisect_left(self._distances, distance))
+        share = (distance - self._distances[end - 1]) / (self._distances[end] - self._distances[end - 1])
+        (x0, y0), (x1, y1) = self._points[end - 1], self._points[end]
         return x0 + share * (x1 - x0), y0 + share * (y1 - y0)
 
 
@@ -120,7 +119,7 @@ def draw_film(video: Path, truth: Path, names: tuple[str, ...], seed: int, split
     film = Film.of(seed, split)
     with av.open(str(video), "w", options={"fflags": "+bitexact", "movflags": "+faststart"}) as container:
         stream = container.add_stream("libx264", rate=RATE, options={
-            "preset": "veryfast", "crf": "27", "threads": "1", "flags": "+bitexact",
+            "preset": "veryfast", "crf": "24", "threads": "1", "flags": "+bitexact",
             # Without this, x264 picks algorithms (and so bytes) by the CPU's abilities.
             "x264-params": "cpu-independent=1:lookahead-threads=1:sliced-threads=0",
         })  # fmt: skip
@@ -133,7 +132,9 @@ def draw_film(video: Path, truth: Path, names: tuple[str, ...], seed: int, split
             for number in range(frames):
                 image, labels = film.frame(number)
                 planes = cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420)
-                for packet in stream.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")):
+                frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
+                frame.pts, frame.time_base = number, Fraction(1, RATE)
+                for packet in stream.encode(frame):
                     container.mux(packet)
                 boxes = [
                     {"track": label.track, "class": label.kind, "name": names[label.kind], "xyxy": list(label.xyxy)}

@@ -96,7 +96,7 @@ class Forklift:
     def _tail(self, frame: Frame) -> list[Solid]:
         half, t = self.width / 2, self.tail
         weight = Prism(
-            ((CABIN_REAR, 0.2), (CABIN_REAR, 1.02), (0.16 - t, 1.0), (0.03 - t, 0.9), 
+            ((CABIN_REAR, 0.2), (CABIN_REAR, 1.02), (0.16 - t, 1.0), (0.03 - t, 0.9),
              (-t, 0.6), (-t, 0.34), (0.12 - t, 0.2)),
             1, 0.04 - half, half - 0.04, self.paint_colour,
         )  # fmt: skip

@@ -117,7 +117,6 @@ class Person:
         parts.sort(key=lambda part: -frame.depth(part[0]))
         for _, solids in parts:
             paint_all(solids, canvas, frame, owner)
-        # What is carried is no part of the person: it is painted with its own owner, before or behind the body.
 
     def _parts(self, pose: Pose, frame: Frame) -> list[tuple[Vector, list[Solid]]]:
         """The body's parts, each with a point that says how far away it is."""
