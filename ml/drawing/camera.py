@@ -61,9 +61,9 @@ class Camera:
         return cls(size[0], size[1], focal, position, right, up, forward)
 
     def pixel(self, seen: Vector) -> tuple[float, float]:
-        """The pixel of a point in view space; its depth must be positive."""
+        """Where a point in view space (of positive depth) is seen; whole numbers are the middles of pixels."""
         scale = self.focal / seen[2]
-        return self.width / 2 + seen[0] * scale, self.height / 2 - seen[1] * scale
+        return (self.width - 1) / 2 + seen[0] * scale, (self.height - 1) / 2 - seen[1] * scale
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,9 @@ class Frame:
 
     def sees(self, low: Vector, high: Vector) -> bool:
         """Whether a cuboid of the thing may be in the picture; true too often, never false too often."""
-        corners = [self.view((x, y, z)) for x in (low[0], high[0]) for y in (low[1], high[1]) for z in (low[2], high[2])]
+        corners = [
+            self.view((x, y, z)) for x in (low[0], high[0]) for y in (low[1], high[1]) for z in (low[2], high[2])
+        ]
         reach = self.camera.width / 2 / self.camera.focal
         return (
             any(depth > NEAR for _, _, depth in corners)

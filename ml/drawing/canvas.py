@@ -25,7 +25,7 @@ OTHER = 0
 
 LEAST_VISIBLE = 0.22
 LEAST_HEIGHT = 1 / 30
-LEAST_WIDTH = 1 / 52
+LEAST_WIDTH = 1 / 70
 
 cv2.setNumThreads(1)
 
@@ -59,7 +59,7 @@ class Canvas:
                 return
         unit = 1 << SUBPIXEL
         focal = self.camera.focal * unit
-        x0, y0 = self.camera.width / 2 * unit + 0.5, self.camera.height / 2 * unit + 0.5
+        x0, y0 = (self.camera.width - 1) / 2 * unit + 0.5, (self.camera.height - 1) / 2 * unit + 0.5
         corners = [(math.floor(x0 + x * focal / d), math.floor(y0 - y * focal / d)) for x, y, d in seen]
         self.fill(np.array(corners, np.int32), colour, owner)
 
@@ -82,11 +82,13 @@ class Canvas:
             return
         middle = [sum(p[axis] for p in points) / len(points) for axis in (0, 1)]
         remaining = np.full((lower - upper, right - left), 255, np.uint8)
-        steps = 5
+        steps = 8
         for step in range(steps):
-            size = 1 - step * 0.12
+            size = 1 - step * 0.075
             ring = [
-                tuple(math.floor((m + (v - m) * size - o) * 16) for v, m, o in zip(p, middle, (left, upper), strict=True))
+                tuple(
+                    math.floor((m + (v - m) * size - o) * 16) for v, m, o in zip(p, middle, (left, upper), strict=True)
+                )
                 for p in points
             ]
             cv2.fillPoly(remaining, [np.array(ring, np.int32)], 255 - strength * (step + 1) // steps, cv2.LINE_AA, 4)

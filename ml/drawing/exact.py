@@ -16,7 +16,8 @@ class Dice:
     """A stream of chance named by integers: the same key gives the same stream, another key an unrelated one."""
 
     def __init__(self, *key: int) -> None:
-        self._generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
+        # The length goes first since numpy takes no notice of zeros at the end.
+        self._generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence((len(key), *key))))
 
     def between(self, low: float, high: float) -> float:
         """A number from ``low`` up to ``high``."""

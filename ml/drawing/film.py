@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -34,16 +36,17 @@ DRIVES = (
 )
 WALKS = (
     (((4.2, -5.6), (4.6, -1.0), (4.3, 2.6), (4.4, 6.4), (4.4, 11.0)), 1.15),
-    (((8.6, 7.8), (8.9, 4.6), (12.6, 0.2), (18.6, 0.0), (22.0, 0.0)), 1.2),
-    (((19.0, -1.6), (13.6, -0.6), (9.6, -3.8), (6.2, -5.6), (5.0, -9.0)), 1.1),
-    (((17.6, 6.8), (17.8, 0.0), (17.6, -6.6)), 0.95),
+    (((10.2, 7.8), (9.4, 4.4), (9.2, 1.4), (13.5, -0.5), (18.6, 0.0)), 1.2),
+    (((15.0, 1.2), (13.6, 0.6), (11.8, -0.8), (8.0, -0.6), (6.0, 0.6)), 0.7),
+    (((20.2, 6.8), (20.2, 0.0), (20.2, -6.6)), 0.95),
 )
-WORKERS = ((7.2, 4.9, 0.62), (12.6, 6.2, 0.3), (9.6, -6.4, 0.2))
+WORKERS = ((8.4, 5.0, 0.62), (12.6, 6.2, 0.3), (9.6, -6.4, 0.2))
 """Persons who stay: x, y and the direction they face, in turns."""
-LIFTING = (12.2, -6.3, 0.75)
+LIFTING = (12.2, -6.6, 0.75)
 """The truck that stacks goods at its place."""
 THINGS = (
-    (6.4, -4.6), (8.4, 5.9), (12.9, 4.9), (14.0, -5.9), (7.8, -6.9), (18.2, 2.0), (10.2, -1.9), (6.0, 1.6), (17.0, -7.0),
+    (6.4, -4.6), (8.4, 7.2), (12.9, 4.9), (19.2, -5.9), (7.8, -6.9), (19.0, 7.2), (17.8, -7.0), (6.0, -2.8),
+    (14.2, 7.2),
 )  # fmt: skip
 
 
@@ -59,7 +62,9 @@ class Route:
         )
         steps = 40
         self._points = [
-            _catmull_rom(path[leg : leg + 4], step / steps) for leg in range(len(waypoints) - 1) for step in range(steps)
+            _catmull_rom(path[leg : leg + 4], step / steps)
+            for leg in range(len(waypoints) - 1)
+            for step in range(steps)
         ]
         self._points.append(waypoints[-1])
         self._distances = [0.0]
@@ -67,20 +72,17 @@ class Route:
             self._distances.append(self._distances[-1] + math.sqrt((x1 - x0) * (x1 - x0) + (y1 - y0) * (y1 - y0)))
 
     def at(self, distance: float) -> Placement:
-        """Where one is after ``distance`` metres, heading along the way. Beyond the end one stays there."""
-        distance = min(max(distance, 0.0), self._distances[-1] - 1e-6)
-        leg = next(number for number, end in enumerate(self._distances[1:]) if end > distance)
-        share = (distance - self._distances[leg]) / (self._distances[leg + 1] - self._distances[leg])
-        here, there = self._point(leg, share), self._point(leg + 8, share)
-        if leg + 9 >= len(self._points):
-            here, there = self._points[-9], self._points[-1]
-        dx, dy = there[0] - here[0], there[1] - here[1]
+        """Where one is after ``distance`` metres, heading along the way. Beyond the ends one stays there."""
+        before, after = self._where(distance - 0.3), self._where(distance + 0.3)
+        dx, dy = after[0] - before[0], after[1] - before[1]
         length = math.sqrt(dx * dx + dy * dy)
-        return Placement(*self._point(leg, share), 0.0, (dx / length, dy / length))
+        return Placement(*self._where(distance), 0.0, (dx / length, dy / length))
 
-    def _point(self, leg: int, share: float) -> tuple[float, float]:
-        leg = min(leg, len(self._points) - 2)
-        (x0, y0), (x1, y1) = self._points[leg], self._points[leg + 1]
+    def _where(self, distance: float) -> tuple[float, float]:
+        distance = min(max(distance, 0.0), self._distances[-1])
+        end = max(1, bisect_left(self._distances, distance))
+        share = (distance - self._distances[end - 1]) / (self._distances[end] - self._distances[end - 1])
+        (x0, y0), (x1, y1) = self._points[end - 1], self._points[end]
         return x0 + share * (x1 - x0), y0 + share * (y1 - y0)
 
 
@@ -117,7 +119,7 @@ def draw_film(video: Path, truth: Path, names: tuple[str, ...], seed: int, split
     film = Film.of(seed, split)
     with av.open(str(video), "w", options={"fflags": "+bitexact", "movflags": "+faststart"}) as container:
         stream = container.add_stream("libx264", rate=RATE, options={
-            "preset": "veryfast", "crf": "27", "threads": "1", "flags": "+bitexact",
+            "preset": "veryfast", "crf": "24", "threads": "1", "flags": "+bitexact",
             # Without this, x264 picks algorithms (and so bytes) by the CPU's abilities.
             "x264-params": "cpu-independent=1:lookahead-threads=1:sliced-threads=0",
         })  # fmt: skip
@@ -130,7 +132,9 @@ def draw_film(video: Path, truth: Path, names: tuple[str, ...], seed: int, split
             for number in range(frames):
                 image, labels = film.frame(number)
                 planes = cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420)
-                for packet in stream.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")):
+                frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
+                frame.pts, frame.time_base = number, Fraction(1, RATE)
+                for packet in stream.encode(frame):
                     container.mux(packet)
                 boxes = [
                     {"track": label.track, "class": label.kind, "name": names[label.kind], "xyxy": list(label.xyxy)}
@@ -146,9 +150,9 @@ def _cast(dice: Dice) -> Callable[[float], list[Actor]]:
     """Choose the looks of all who take part; returns who is where at a time in seconds."""
     makers: list[Callable[[float], Actor]] = []
     track = 1
-    for waypoints, speed in DRIVES:
+    for drive, speed in DRIVES:
         load: Prop | None = pallet_load(dice) if track != 3 else None
-        makers.append(_driving(Forklift.any(dice, load, Person.any(dice)), Route(waypoints), speed, track))
+        makers.append(_driving(Forklift.any(dice, load, Person.any(dice)), Route(drive), speed, track))
         track += 2
     makers.append(_lifting(Forklift.any(dice, pallet_load(dice), Person.any(dice)), track))
     track += 2

@@ -63,7 +63,9 @@ class Forklift:
             driver=driver,
         )
 
-    def paint(self, canvas: Canvas, camera: Camera, place: Placement, lift: float, owner: int, driver_owner: int) -> None:
+    def paint(
+        self, canvas: Canvas, camera: Camera, place: Placement, lift: float, owner: int, driver_owner: int
+    ) -> None:
         """Paint the truck with its forks ``lift`` metres above the floor."""
         frame = Frame(camera, place)
         slabs = far_to_near(
@@ -94,7 +96,8 @@ class Forklift:
     def _tail(self, frame: Frame) -> list[Solid]:
         half, t = self.width / 2, self.tail
         weight = Prism(
-            ((CABIN_REAR, 0.2), (CABIN_REAR, 1.02), (0.16 - t, 1.0), (0.03 - t, 0.9), (-t, 0.6), (-t, 0.34), (0.12 - t, 0.2)),
+            ((CABIN_REAR, 0.2), (CABIN_REAR, 1.02), (0.16 - t, 1.0), (0.03 - t, 0.9),
+             (-t, 0.6), (-t, 0.34), (0.12 - t, 0.2)),
             1, 0.04 - half, half - 0.04, self.paint_colour,
         )  # fmt: skip
         skirt = Block((0.08 - t, 0.03 - half, 0.2), (CABIN_REAR, half - 0.03, 0.36), self.trim)
@@ -114,7 +117,9 @@ class Forklift:
         return solids
 
     def _paint_cabin(self, canvas: Canvas, camera: Camera, frame: Frame, owner: int, driver_owner: int) -> None:
-        levels = far_to_near(frame.eye[2], ((0.0, 0.66, "chassis"), (0.66, self.guard, "cab"), (self.guard, 2.5, "roof")))
+        levels = far_to_near(
+            frame.eye[2], ((0.0, 0.66, "chassis"), (0.66, self.guard, "cab"), (self.guard, 2.5, "roof"))
+        )
         for level in levels:
             if level == "chassis":
                 paint_all(self._chassis(frame), canvas, frame, owner)
@@ -126,7 +131,11 @@ class Forklift:
     def _chassis(self, frame: Frame) -> list[Solid]:
         half = self.width / 2
         hull = Prism(
-            ((CABIN_REAR, 0.2), (0.7, 0.2), (0.7, 0.6), (0.5, 0.66), (CABIN_REAR, 0.66)), 1, 0.1 - half, half - 0.1, self.paint_colour
+            ((CABIN_REAR, 0.2), (0.7, 0.2), (0.7, 0.6), (0.5, 0.66), (CABIN_REAR, 0.66)),
+            1,
+            0.1 - half,
+            half - 0.1,
+            self.paint_colour,
         )
         wheels = [(side, self._wheel(0.5, 0.33, side)) for side in (1.0, -1.0)]
         sides: list[tuple[float, float, list[Solid]]] = [(0.1 - half, half - 0.1, [hull])]
@@ -146,18 +155,27 @@ class Forklift:
         solids: list[Solid] = [Block((CABIN_REAR + 0.02, -half, top), (0.5, half, top + 0.07), self.trim)]
         solids += [
             Panel(
-                ((x, 0.08 - half, top + 0.071), (x + 0.1, 0.08 - half, top + 0.071), (x + 0.1, half - 0.08, top + 0.071), (x, half - 0.08, top + 0.071)),
+                (
+                    (x, 0.08 - half, top + 0.071),
+                    (x + 0.1, 0.08 - half, top + 0.071),
+                    (x + 0.1, half - 0.08, top + 0.071),
+                    (x, half - 0.08, top + 0.071),
+                ),
                 shaded(self.trim, 1.5),
             )
             for x in (-0.36, -0.16, 0.04, 0.24)
         ]
         if self.beacon:
-            solids.append(Prism(round_outline(CABIN_REAR + 0.12, 0.25, 0.06, 8), 2, top + 0.07, top + 0.2, (20, 150, 255)))
+            solids.append(
+                Prism(round_outline(CABIN_REAR + 0.12, 0.25, 0.06, 8), 2, top + 0.07, top + 0.2, (20, 150, 255))
+            )
         return solids
 
     def _paint_cab(self, canvas: Canvas, camera: Camera, frame: Frame, owner: int, driver_owner: int) -> None:
         half, top = self.width / 2 - 0.1, self.guard
-        for side in far_to_near(frame.eye[1], ((-half - 0.1, -half, -1.0), (-half, half, 0.0), (half, half + 0.1, 1.0))):
+        for side in far_to_near(
+            frame.eye[1], ((-half - 0.1, -half, -1.0), (-half, half, 0.0), (half, half + 0.1, 1.0))
+        ):
             if side:
                 y = side * half
                 rear = bar((CABIN_REAR + 0.04, y, 0.66), (CABIN_REAR + 0.08, y, top), 0.04, self.trim)
@@ -165,17 +183,25 @@ class Forklift:
                 posts = (rear, front) if frame.eye[0] > 0 else (front, rear)
                 paint_all(posts, canvas, frame, owner)
                 continue
-            for part in far_to_near(frame.eye[0], ((CABIN_REAR, -0.3, "seat"), (-0.3, 0.3, "driver"), (0.3, 0.62, "dash"))):
+            for part in far_to_near(
+                frame.eye[0], ((CABIN_REAR, -0.3, "seat"), (-0.3, 0.3, "driver"), (0.3, 0.62, "dash"))
+            ):
                 if part == "seat":
                     back = Block((-0.46, -0.24, SEAT - 0.05), (-0.34, 0.24, SEAT + 0.5), (52, 48, 46))
-                    paint_all([Block((-0.5, -0.4, 0.66), (-0.3, 0.4, 0.86), self.paint_colour), back], canvas, frame, owner)
+                    paint_all(
+                        [Block((-0.5, -0.4, 0.66), (-0.3, 0.4, 0.86), self.paint_colour), back], canvas, frame, owner
+                    )
                 elif part == "driver":
-                    paint_all([Block((-0.34, -0.25, 0.66), (0.1, 0.25, SEAT - 0.06), (52, 48, 46))], canvas, frame, owner)
+                    paint_all(
+                        [Block((-0.34, -0.25, 0.66), (0.1, 0.25, SEAT - 0.06), (52, 48, 46))], canvas, frame, owner
+                    )
                     if self.driver is not None:
                         sits = moved(frame.place, (-0.16, 0.0, SEAT))
                         self.driver.paint(canvas, camera, sits, DRIVING, driver_owner)
                 else:
-                    dash = Prism(((0.42, 0.6), (0.62, 0.6), (0.6, 0.98), (0.5, 1.02)), 1, -half, half, self.paint_colour)
+                    dash = Prism(
+                        ((0.42, 0.6), (0.62, 0.6), (0.6, 0.98), (0.5, 1.02)), 1, -half, half, self.paint_colour
+                    )
                     wheel = bar((0.3, -0.14, 1.16), (0.3, 0.14, 1.16), 0.03, RUBBER)
                     paint_all([dash, bar((0.5, 0.0, 0.98), (0.32, 0.0, 1.14), 0.02, DARK), wheel], canvas, frame, owner)
 
@@ -186,13 +212,18 @@ class Forklift:
         bridges = [
             Block((MAST[0] + 0.02, -0.38, z), (MAST[1] - 0.04, 0.38, z + 0.09), STEEL) for z in (0.5, self.mast - 0.12)
         ]
-        chains = [Panel(((MAST[1], y, lift), (MAST[1], y + 0.03, lift), (MAST[1], y + 0.03, top), (MAST[1], y, top)), DARK) for y in (-0.1, 0.07)]
+        chains = [
+            Panel(((MAST[1], y, lift), (MAST[1], y + 0.03, lift), (MAST[1], y + 0.03, top), (MAST[1], y, top)), DARK)
+            for y in (-0.1, 0.07)
+        ]
         head = Block((MAST[0] + 0.05, -0.29, top - 0.08), (MAST[1], 0.29, top), shaded(STEEL, 1.25))
         return [*bridges, *outer, *inner, head, *chains]
 
     def _carriage(self, lift: float) -> list[Solid]:
         x = CARRIAGE - 0.03
-        rails: list[Solid] = [Block((MAST[1], -0.46, lift + z), (CARRIAGE, 0.46, lift + z + 0.1), DARK) for z in (0.08, 0.42)]
+        rails: list[Solid] = [
+            Block((MAST[1], -0.46, lift + z), (CARRIAGE, 0.46, lift + z + 0.1), DARK) for z in (0.08, 0.42)
+        ]
         rest = [bar((x, y, lift + 0.4), (x, y, lift + 1.05), 0.016, DARK) for y in (-0.44, -0.22, 0.0, 0.22, 0.44)]
         return [*rails, *rest, bar((x, -0.44, lift + 1.05), (x, 0.44, lift + 1.05), 0.02, DARK)]
 
@@ -200,7 +231,9 @@ class Forklift:
         tines: list[Solid] = []
         for y in (-0.32, 0.2):
             tines.append(Block((CARRIAGE, y, lift), (CARRIAGE + 0.05, y + 0.12, lift + 0.5), STEEL))
-            tines.append(Block((CARRIAGE, y, lift), (CARRIAGE + FORK_LENGTH, y + 0.12, lift + 0.045), shaded(STEEL, 1.2)))
+            tines.append(
+                Block((CARRIAGE, y, lift), (CARRIAGE + FORK_LENGTH, y + 0.12, lift + 0.045), shaded(STEEL, 1.2))
+            )
         return tines
 
 
@@ -216,11 +249,13 @@ class _Wheel:
     rim: Colour
 
     def paint(self, canvas: Canvas, frame: Frame, owner: int) -> None:
-        Prism(round_outline(self.x, self.radius, self.radius), 1, self.low, self.high, RUBBER).paint(canvas, frame, owner)
+        Prism(round_outline(self.x, self.radius, self.radius, 16), 1, self.low, self.high, RUBBER).paint(
+            canvas, frame, owner
+        )
         outer = self.high if self.side > 0 else self.low
         if (frame.eye[1] - outer) * self.side > 0:
             for share, colour in ((0.58, self.rim), (0.2, DARK)):
-                ring = round_outline(self.x, self.radius, self.radius * share, 10)
+                ring = round_outline(self.x, self.radius, self.radius * share, 14)
                 Panel(tuple((u, outer, w) for u, w in ring), colour).paint(canvas, frame, owner)
 
 

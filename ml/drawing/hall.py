@@ -11,8 +11,22 @@ from ml.drawing.exact import Dice
 from ml.drawing.props import BRIGHT, CARDBOARD, WRAPPED, Carton
 from ml.drawing.solids import Block, Panel, Prism, Solid, far_to_near, paint_all, round_outline, shaded
 
-WALLS: tuple[Colour, ...] = ((196, 200, 198), (176, 184, 188), (150, 162, 176), (186, 178, 160), (150, 140, 128), (204, 208, 214))
-FLOORS: tuple[Colour, ...] = ((146, 150, 152), (120, 124, 128), (162, 164, 162), (104, 112, 120), (140, 134, 122), (128, 146, 138))
+WALLS: tuple[Colour, ...] = (
+    (196, 200, 198),
+    (176, 184, 188),
+    (150, 162, 176),
+    (186, 178, 160),
+    (150, 140, 128),
+    (204, 208, 214),
+)
+FLOORS: tuple[Colour, ...] = (
+    (146, 150, 152),
+    (120, 124, 128),
+    (162, 164, 162),
+    (104, 112, 120),
+    (140, 134, 122),
+    (128, 146, 138),
+)
 UPRIGHTS: tuple[Colour, ...] = ((150, 84, 30), (60, 104, 50), (120, 118, 114), (70, 60, 150))
 BEAMS: tuple[Colour, ...] = ((24, 106, 232), (30, 176, 236), (150, 110, 60))
 LINES: tuple[Colour, ...] = ((40, 196, 232), (224, 228, 228))
@@ -70,7 +84,10 @@ class Hall:
             _paint_row(canvas, camera, end, bays, depth, uprights, beams, dice)
 
     def _paint_room(self, canvas: Canvas, frame: Frame, dice: Dice) -> None:
-        wall, floor = shaded(dice.pick(WALLS), dice.between(0.75, 1.1)), shaded(dice.pick(FLOORS), dice.between(0.8, 1.1))
+        wall, floor = (
+            shaded(dice.pick(WALLS), dice.between(0.75, 1.1)),
+            shaded(dice.pick(FLOORS), dice.between(0.8, 1.1)),
+        )
         left, right = self.left + 1.3, self.right - 1.3
         roof = shaded(wall, 0.55)
 
@@ -81,7 +98,9 @@ class Hall:
         rectangle((BACK, left, top), (end, left, top), (end, right, top), (BACK, right, top), roof)
         x = BACK + 1.0
         while x < end:
-            Block((x, right, top - 0.35), (x + 0.18, left, top - 0.05), shaded(roof, 0.8)).paint(canvas, frame, BACKGROUND)
+            Block((x, right, top - 0.35), (x + 0.18, left, top - 0.05), shaded(roof, 0.8)).paint(
+                canvas, frame, BACKGROUND
+            )
             x += 3.0
         rectangle((BACK, left, 0), (end, left, 0), (end, right, 0), (BACK, right, 0), floor)
         rectangle((end, left, 0), (end, right, 0), (end, right, top), (end, left, top), wall)
@@ -134,7 +153,12 @@ class Hall:
                 y += 0.95
         if dice.chance(0.35):
             x, y = dice.between(4, self.length - 3), dice.between(self.right + 1, self.left - 2.4)
-            for u0, v0, u1, v1 in ((0.0, 0.0, 1.6, 0.08), (0.0, 1.3, 1.6, 1.38), (0.0, 0.0, 0.08, 1.38), (1.52, 0.0, 1.6, 1.38)):
+            for u0, v0, u1, v1 in (
+                (0.0, 0.0, 1.6, 0.08),
+                (0.0, 1.3, 1.6, 1.38),
+                (0.0, 0.0, 0.08, 1.38),
+                (1.52, 0.0, 1.6, 1.38),
+            ):
                 strip(x + u0, y + v0, x + u1, y + v1, line)
 
     def _paint_doors(self, canvas: Canvas, frame: Frame, dice: Dice) -> None:
@@ -156,7 +180,14 @@ class Hall:
 
 
 def _paint_row(
-    canvas: Canvas, camera: Camera, place: Placement, bays: int, depth: float, uprights: Colour, beams: Colour, dice: Dice
+    canvas: Canvas,
+    camera: Camera,
+    place: Placement,
+    bays: int,
+    depth: float,
+    uprights: Colour,
+    beams: Colour,
+    dice: Dice,
 ) -> None:
     """A row of rack bays along its x axis, open towards negative y."""
     frame = Frame(camera, place)
@@ -173,7 +204,15 @@ def _paint_row(
 
 
 def _bay(
-    x: float, depth: float, level: float, levels: int, full: float, uprights: Colour, beams: Colour, frame: Frame, dice: Dice
+    x: float,
+    depth: float,
+    level: float,
+    levels: int,
+    full: float,
+    uprights: Colour,
+    beams: Colour,
+    frame: Frame,
+    dice: Dice,
 ) -> list[Solid]:
     top = level * levels
     front = -depth + 0.02
@@ -200,10 +239,16 @@ def _goods(x: float, front: float, z: float, room: float, dice: Dice) -> tuple[f
     kind = dice.between(0, 1)
     if kind < 0.35:
         colour = dice.pick(WRAPPED)
-        return x, x + width, [Carton((x, front, z), (x + width, back, z + room * dice.between(0.5, 1)), colour, tape=False)]
+        return (
+            x,
+            x + width,
+            [Carton((x, front, z), (x + width, back, z + room * dice.between(0.5, 1)), colour, tape=False)],
+        )
     colour = shaded(dice.pick(CARDBOARD if kind < 0.85 else BRIGHT), dice.between(0.85, 1.1))
     height = room * dice.between(0.35, 0.5)
     solids: list[Solid] = [Carton((x, front, z), (x + width, back, z + height), colour)]
     if dice.chance(0.6):
-        solids.append(Carton((x + 0.04, front, z + height), (x + width - 0.06, back, z + height * 1.9), shaded(colour, 0.93)))
+        solids.append(
+            Carton((x + 0.04, front, z + height), (x + width - 0.06, back, z + height * 1.9), shaded(colour, 0.93))
+        )
     return x, x + width, solids

@@ -58,7 +58,7 @@ class Light:
         row = self.slope[1] * y - 0.09 * y * y
         light = (pool + column + (row + 1.0)) * (self.level * FULL)
         grey = np.minimum(light, 255).astype(np.uint8)
-        return cv2.merge([grey, grey, grey])
+        return np.repeat(grey[:, :, None], 3, axis=2)
 
     def take(self, image: Pixels, dice: Dice) -> Pixels:
         """The picture of the painted ``image``."""

@@ -13,7 +13,8 @@ from ml.drawing.solids import Block, Hull, Solid, paint_all, shaded
 SKINS: tuple[Colour, ...] = ((150, 178, 224), (112, 146, 202), (74, 104, 156), (46, 66, 104))
 HAIRS: tuple[Colour, ...] = ((24, 26, 30), (30, 48, 74), (60, 96, 130), (120, 124, 128))
 CLOTHES: tuple[Colour, ...] = (
-    (112, 72, 38), (60, 58, 56), (148, 146, 140), (60, 82, 58), (44, 44, 140), (150, 120, 70), (200, 204, 206), (96, 60, 92),
+    (112, 72, 38), (60, 58, 56), (148, 146, 140), (60, 82, 58), (44, 44, 140), (150, 120, 70),
+    (200, 204, 206), (96, 60, 92),
 )  # fmt: skip
 TROUSERS: tuple[Colour, ...] = ((84, 58, 36), (46, 44, 44), (74, 92, 104), (104, 104, 100), (110, 80, 58))
 VESTS: tuple[Colour, ...] = ((40, 228, 206), (30, 120, 246), (44, 236, 170))
@@ -116,7 +117,6 @@ class Person:
         parts.sort(key=lambda part: -frame.depth(part[0]))
         for _, solids in parts:
             paint_all(solids, canvas, frame, owner)
-        # What is carried is no part of the person: it is painted with its own owner, before or behind the body.
 
     def _parts(self, pose: Pose, frame: Frame) -> list[tuple[Vector, list[Solid]]]:
         """The body's parts, each with a point that says how far away it is."""
@@ -131,7 +131,10 @@ class Person:
             at = [(0.0, y, hip), (knee[0], y * 1.1, hip + knee[1]), (ankle[0], y * 1.1, hip + ankle[1])]
             colour = shaded(self.trousers, 1.08 if side * frame.eye[1] > 0 else 0.92)
             limb: list[Solid] = [
-                Hull(((*at[2], 0.026 * h), (at[2][0] + 0.085 * h, y * 1.2, at[2][2] - 0.012 * h, 0.021 * h)), (34, 34, 38)),
+                Hull(
+                    ((*at[2], 0.026 * h), (at[2][0] + 0.085 * h, y * 1.2, at[2][2] - 0.012 * h, 0.021 * h)),
+                    (34, 34, 38),
+                ),
                 Hull(((*at[1], 0.038 * b), (*at[2], 0.028 * b)), colour),
                 Hull(((*at[0], 0.052 * b), (*at[1], 0.039 * b)), colour),
             ]
@@ -165,22 +168,44 @@ class Person:
                 width = (0.082 - 0.03 * share) * b + 0.036 * b
                 solids.append(Hull(tuple((x, y * width, z, 0.014 * h) for y in sides), STRIPE))
             if frame.eye[0] > 0:
-                solids.append(Hull(((chest[0] + 0.05 * b, 0.0, chest[1], 0.006 * h), (0.06 * b, 0.0, hip, 0.006 * h)), shaded(self.vest, 0.55)))
+                solids.append(
+                    Hull(
+                        ((chest[0] + 0.05 * b, 0.0, chest[1], 0.006 * h), (0.06 * b, 0.0, hip, 0.006 * h)),
+                        shaded(self.vest, 0.55),
+                    )
+                )
         return solids
 
     def _head(self, chest: tuple[float, float], frame: Frame) -> list[Solid]:
         h = self.height
         x, z = chest[0] + 0.012 * h, chest[1] + 0.115 * h
         neck = Hull(((chest[0], 0.0, chest[1] + 0.02 * h, 0.034 * h), (x, 0.0, z, 0.032 * h)), shaded(self.skin, 0.85))
-        face = Hull(((x + 0.012 * h, 0.0, z - 0.022 * h, 0.042 * h), (x + 0.008 * h, 0.0, z + 0.018 * h, 0.05 * h)), self.skin, glow=True)
-        hair = Hull(((x - 0.016 * h, 0.0, z - 0.004 * h, 0.05 * h), (x - 0.006 * h, 0.0, z + 0.03 * h, 0.054 * h)), self.hair)
+        face = Hull(
+            ((x + 0.012 * h, 0.0, z - 0.022 * h, 0.042 * h), (x + 0.008 * h, 0.0, z + 0.018 * h, 0.05 * h)),
+            self.skin,
+            glow=True,
+        )
+        hair = Hull(
+            ((x - 0.016 * h, 0.0, z - 0.004 * h, 0.05 * h), (x - 0.006 * h, 0.0, z + 0.03 * h, 0.054 * h)), self.hair
+        )
         solids: list[Solid] = [neck, hair, face] if frame.eye[0] > 0 else [neck, face, hair]
         if self.helmet is None:
-            solids.append(Hull(((x - 0.012 * h, 0.0, z + 0.044 * h, 0.046 * h), (x + 0.014 * h, 0.0, z + 0.05 * h, 0.036 * h)), self.hair))
+            solids.append(
+                Hull(
+                    ((x - 0.012 * h, 0.0, z + 0.044 * h, 0.046 * h), (x + 0.014 * h, 0.0, z + 0.05 * h, 0.036 * h)),
+                    self.hair,
+                )
+            )
         else:
             brim = ((x - 0.05 * h, 0.0), (x + 0.085 * h, 0.0), (x, 0.056 * h), (x, -0.056 * h))
             solids.append(Hull(tuple((u, v, z + 0.034 * h, 0.012 * h) for u, v in brim), shaded(self.helmet, 0.8)))
-            solids.append(Hull(((x - 0.008 * h, 0.0, z + 0.05 * h, 0.055 * h), (x + 0.01 * h, 0.0, z + 0.056 * h, 0.05 * h)), self.helmet, glow=True))
+            solids.append(
+                Hull(
+                    ((x - 0.008 * h, 0.0, z + 0.05 * h, 0.055 * h), (x + 0.01 * h, 0.0, z + 0.056 * h, 0.05 * h)),
+                    self.helmet,
+                    glow=True,
+                )
+            )
         return solids
 
 

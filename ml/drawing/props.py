@@ -1,4 +1,4 @@
-"""What stands about in a warehouse: cartons, pallets, drums, cones, and things that look a bit like trucks or people."""
+"""What stands about in a warehouse: cartons, pallets, drums, cones, and things a bit like trucks or people."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from ml.drawing.solids import Block, Hull, Panel, Prism, Solid, bar, paint_all, 
 
 CARDBOARD: tuple[Colour, ...] = ((96, 146, 190), (84, 128, 168), (112, 164, 206), (78, 112, 146))
 WRAPPED: tuple[Colour, ...] = ((186, 190, 186), (164, 150, 120), (176, 168, 158), (120, 92, 66))
-BRIGHT: tuple[Colour, ...] = ((30, 176, 236), (30, 116, 232), (44, 46, 190), (150, 90, 36), (70, 130, 60), (170, 170, 168))
+BRIGHT: tuple[Colour, ...] = (
+    (30, 176, 236),
+    (30, 116, 232),
+    (44, 46, 190),
+    (150, 90, 36),
+    (70, 130, 60),
+    (170, 170, 168),
+)
 VESTS: tuple[Colour, ...] = ((40, 228, 206), (30, 120, 246))
 WOOD: Colour = (98, 142, 176)
 STEEL: Colour = (84, 80, 78)
@@ -56,16 +63,23 @@ class Carton:
         mid, half = (y0 + y1) / 2, (y1 - y0) * 0.06
         tape = shaded(self.colour, 0.8)
         if frame.eye[2] > z1:
-            Panel(((x0, mid - half, z1), (x1, mid - half, z1), (x1, mid + half, z1), (x0, mid + half, z1)), tape).paint(canvas, frame, owner)
+            Panel(((x0, mid - half, z1), (x1, mid - half, z1), (x1, mid + half, z1), (x0, mid + half, z1)), tape).paint(
+                canvas, frame, owner
+            )
         drop = z1 - (z1 - z0) * 0.3
         for x, visible in ((x0, frame.eye[0] < x0), (x1, frame.eye[0] > x1)):
             if visible:
-                Panel(((x, mid - half, drop), (x, mid + half, drop), (x, mid + half, z1), (x, mid - half, z1)), tape).paint(canvas, frame, owner)
+                Panel(
+                    ((x, mid - half, drop), (x, mid + half, drop), (x, mid + half, z1), (x, mid - half, z1)), tape
+                ).paint(canvas, frame, owner)
         mid, half = (x0 + x1) / 2, (x1 - x0) * 0.16
         low, high = z0 + (z1 - z0) * 0.2, z0 + (z1 - z0) * 0.5
         for y, visible in ((y0, frame.eye[1] < y0), (y1, frame.eye[1] > y1)):
             if visible:
-                Panel(((mid - half, y, low), (mid + half, y, low), (mid + half, y, high), (mid - half, y, high)), (214, 218, 220)).paint(canvas, frame, owner)
+                Panel(
+                    ((mid - half, y, low), (mid + half, y, low), (mid + half, y, high), (mid - half, y, high)),
+                    (214, 218, 220),
+                ).paint(canvas, frame, owner)
 
 
 def pallet(z: float = 0.0) -> list[Solid]:
@@ -100,7 +114,11 @@ def carton(dice: Dice) -> Pile:
     z = 0.0
     for _ in range(dice.whole(1, 3)):
         half, height = dice.between(0.2, 0.36), dice.between(0.25, 0.5)
-        solids.append(Carton((-half, -half, z), (half, half * 0.9, z + height), shaded(dice.pick(CARDBOARD), dice.between(0.9, 1.1))))
+        solids.append(
+            Carton(
+                (-half, -half, z), (half, half * 0.9, z + height), shaded(dice.pick(CARDBOARD), dice.between(0.9, 1.1))
+            )
+        )
         z += height
     return Pile(tuple(solids), 0.45)
 
@@ -108,14 +126,28 @@ def carton(dice: Dice) -> Pile:
 def drum(dice: Dice) -> Pile:
     """An oil drum with two ribs."""
     colour = dice.pick(BRIGHT)
-    parts = ((0.0, 0.29, 0.3, 1.0), (0.29, 0.31, 0.31, 0.8), (0.31, 0.58, 0.3, 1.0), (0.58, 0.6, 0.31, 0.8), (0.6, 0.88, 0.3, 1.0))
-    return Pile(tuple(Prism(round_outline(0, 0, r), 2, low, high, shaded(colour, k)) for low, high, r, k in parts), 0.35)
+    parts = (
+        (0.0, 0.29, 0.3, 1.0),
+        (0.29, 0.31, 0.31, 0.8),
+        (0.31, 0.58, 0.3, 1.0),
+        (0.58, 0.6, 0.31, 0.8),
+        (0.6, 0.88, 0.3, 1.0),
+    )
+    return Pile(
+        tuple(Prism(round_outline(0, 0, r), 2, low, high, shaded(colour, k)) for low, high, r, k in parts), 0.35
+    )
 
 
 def cone(_: Dice) -> Pile:
     """A traffic cone."""
     orange, white = (24, 104, 240), (226, 230, 230)
-    steps = ((0.04, 0.2, 0.15, orange), (0.2, 0.34, 0.11, white), (0.34, 0.52, 0.085, orange), (0.52, 0.62, 0.05, white), (0.62, 0.7, 0.03, orange))
+    steps = (
+        (0.04, 0.2, 0.15, orange),
+        (0.2, 0.34, 0.11, white),
+        (0.34, 0.52, 0.085, orange),
+        (0.52, 0.62, 0.05, white),
+        (0.62, 0.7, 0.03, orange),
+    )
     body = tuple(Hull(((0.0, 0.0, low, r), (0.0, 0.0, high, r * 0.75)), colour) for low, high, r, colour in steps)
     return Pile((Block((-0.2, -0.2, 0.0), (0.2, 0.2, 0.04), orange), *body), 0.25)
 
@@ -125,14 +157,25 @@ def bollard(dice: Dice) -> Pile:
     radius, height, bands = dice.between(0.07, 0.13), dice.between(0.9, 1.35), 6
     step = height / bands
     colours: tuple[Colour, Colour] = ((30, 196, 240), (40, 40, 40))
-    return Pile(tuple(Prism(round_outline(0, 0, radius, 10), 2, n * step, (n + 1) * step, colours[n % 2]) for n in range(bands)), 0.2)
+    return Pile(
+        tuple(
+            Prism(round_outline(0, 0, radius, 10), 2, n * step, (n + 1) * step, colours[n % 2]) for n in range(bands)
+        ),
+        0.2,
+    )
 
 
 def coat_stand(dice: Dice) -> Pile:
     """A vest or coat on a stand: a trunk like a person's, but neither head nor legs."""
     colour = dice.pick((*VESTS, (70, 62, 58), (110, 76, 46)))
-    foot = tuple(bar((0.0, 0.0, 0.08), (x, y, 0.02), 0.02, STEEL) for x, y in ((0.25, 0.0), (-0.15, 0.2), (-0.15, -0.2)))
-    coat = Hull(((0.0, 0.17, 1.38, 0.06), (0.0, -0.17, 1.38, 0.06), (0.0, 0.2, 0.8, 0.09), (0.0, -0.2, 0.8, 0.09)), colour, glow=True)
+    foot = tuple(
+        bar((0.0, 0.0, 0.08), (x, y, 0.02), 0.02, STEEL) for x, y in ((0.25, 0.0), (-0.15, 0.2), (-0.15, -0.2))
+    )
+    coat = Hull(
+        ((0.0, 0.13, 1.42, 0.05), (0.0, -0.13, 1.42, 0.05), (0.0, 0.17, 0.8, 0.1), (0.0, -0.17, 0.8, 0.1)),
+        colour,
+        glow=True,
+    )
     return Pile((*foot, bar((0.0, 0.0, 0.06), (0.0, 0.0, 1.65), 0.02, STEEL), coat), 0.3)
 
 
@@ -149,7 +192,15 @@ def pallet_jack(dice: Dice) -> Pile:
 def machine(dice: Dice) -> Pile:
     """A sweeper or charger cabinet: a painted body with dark skirt, without mast or guard."""
     colour, height = dice.pick(BRIGHT), dice.between(0.9, 1.6)
-    screen = Panel(((-0.41, -0.2, height * 0.7), (-0.41, 0.2, height * 0.7), (-0.41, 0.2, height * 0.9), (-0.41, -0.2, height * 0.9)), (70, 66, 60))
+    screen = Panel(
+        (
+            (-0.41, -0.2, height * 0.7),
+            (-0.41, 0.2, height * 0.7),
+            (-0.41, 0.2, height * 0.9),
+            (-0.41, -0.2, height * 0.9),
+        ),
+        (70, 66, 60),
+    )
     body = Block((-0.4, -0.35, 0.15), (0.5, 0.35, height), colour)
     return Pile((Block((-0.42, -0.37, 0.0), (0.52, 0.37, 0.15), (52, 50, 50)), body, screen), 0.7)
 
@@ -165,4 +216,18 @@ def trolley(dice: Dice) -> Pile:
     return Pile((Block((-0.4, -0.3, 0.12), (0.4, 0.3, 0.2), STEEL), *uprights[:2], load, *uprights[2:], *rails), 0.55)
 
 
-CLUTTER = (pallet_load, pallet_load, empty_pallets, carton, carton, drum, cone, cone, bollard, coat_stand, pallet_jack, machine, trolley)
+CLUTTER = (
+    pallet_load,
+    pallet_load,
+    empty_pallets,
+    carton,
+    carton,
+    drum,
+    cone,
+    cone,
+    bollard,
+    coat_stand,
+    pallet_jack,
+    machine,
+    trolley,
+)

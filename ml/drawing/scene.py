@@ -12,7 +12,7 @@ from ml.drawing.forklift import Forklift
 from ml.drawing.hall import Hall
 from ml.drawing.light import Light
 from ml.drawing.person import Person, Pose, any_pose
-from ml.drawing.props import CLUTTER, Prop, carton, empty_pallets, pallet_load
+from ml.drawing.props import CLUTTER, Prop, empty_pallets, pallet_load
 from ml.drawing.solids import round_outline
 
 FORKLIFT, PERSON = 0, 1
@@ -156,7 +156,16 @@ def _shadow(camera: Camera, actor: Actor) -> list[tuple[float, float, float]]:
     """The outline, in view space, of an actor's shadow on the floor."""
     frame = Frame(camera, Placement(actor.place.x + 0.1, actor.place.y - 0.08, 0.0, actor.place.heading))
     if isinstance(actor, Truck):
-        corners = ((-1.3, -0.8), (1.1, -0.8), (1.3, -0.4), (1.3, 0.4), (1.1, 0.8), (-1.3, 0.8), (-1.45, 0.4), (-1.45, -0.4))
+        corners = (
+            (-1.3, -0.8),
+            (1.1, -0.8),
+            (1.3, -0.4),
+            (1.3, 0.4),
+            (1.1, 0.8),
+            (-1.3, 0.8),
+            (-1.45, 0.4),
+            (-1.45, -0.4),
+        )
         return [frame.view((x, y, 0.0)) for x, y in corners]
     radius = 0.42 if isinstance(actor, Walker) else actor.prop.radius * 1.1
     return [frame.view((x, y, 0.0)) for x, y in round_outline(0.0, 0.0, radius)]

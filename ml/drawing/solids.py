@@ -158,7 +158,9 @@ def paint_all(solids: Iterable[Solid], canvas: Canvas, frame: Frame, owner: int)
         solid.paint(canvas, frame, owner)
 
 
-def _outline(canvas: Canvas, seen: Sequence[tuple[float, float, float, float]]) -> np.ndarray[tuple[int, ...], np.dtype[np.int32]]:
+def _outline(
+    canvas: Canvas, seen: Sequence[tuple[float, float, float, float]]
+) -> np.ndarray[tuple[int, ...], np.dtype[np.int32]]:
     camera, unit = canvas.camera, 1 << SUBPIXEL
     rims = []
     for x, y, depth, radius in seen:
