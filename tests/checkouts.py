@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-SMALL = {"epochs": "2", "imgsz": "64", "batch": "4", "nominal_batch": "4"}
+SMALL = {"epochs": "4", "imgsz": "128", "batch": "4", "nominal_batch": "4"}
 
 
 def copy_project(target: Path) -> Path:
@@ -32,8 +32,8 @@ def copy_project(target: Path) -> Path:
     return target
 
 
-def small_checkout(target: Path, *, train: int = 24, val: int = 8, test: int = 8, frames: int = 8) -> Path:
-    """Make a checkout whose main job takes seconds: few drawn images, two epochs at 64 pixels. All committed."""
+def small_checkout(target: Path, *, train: int = 80, val: int = 8, test: int = 8, frames: int = 8) -> Path:
+    """Make a checkout whose main job takes seconds: few drawn images, four epochs at 128 pixels. All committed."""
     copy_project(target)
     recipe = target / "configs" / "forklift.yaml"
     text = recipe.read_text()

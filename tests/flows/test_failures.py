@@ -23,7 +23,7 @@ def long_recipe(site: Site) -> Iterator[str]:
     """A recipe of many epochs, so that there is time to interfere; another seed each time, so that it really trains."""
     text = (site.root / "configs" / "forklift.yaml").read_text()
     path = site.root / "configs" / "long.yaml"
-    path.write_text(re.sub(r"seed: \d+", f"seed: {time.time_ns() % 10**9}", text).replace("epochs: 2", "epochs: 12", 1))
+    path.write_text(re.sub(r"seed: \d+", f"seed: {time.time_ns() % 10**9}", text).replace("epochs: 4", "epochs: 12", 1))
     yield "configs/long.yaml"
     path.unlink()
 

@@ -30,7 +30,7 @@ def last_summary(site: Site) -> Summary:
 
 
 def test_the_terminal_shows_what_came_of_it(site: Site, trained: str) -> None:
-    for said in ("train: epoch 2/2", "mAP50-95", "forklift/1 is the new champion", "Prefect UI", "MLflow UI"):
+    for said in ("train: epoch 4/4", "mAP50-95", "forklift/1 is the new champion", "Prefect UI", "MLflow UI"):
         assert said in trained
     pictures = re.findall(r"(reports/\S+\.(?:png|jpg))", trained)
     assert len(pictures) >= 6
@@ -49,7 +49,7 @@ def test_the_run_tells_what_made_the_model(site: Site, trained: str) -> None:
     assert tags["git.commit"] == git(site.root, "rev-parse", "HEAD")
     assert tags["git.dirty"] == "no"
     params = {param["key"]: param["value"] for param in run_data["data"]["params"]}
-    assert params["train.epochs"] == "2"
+    assert params["train.epochs"] == "4"
     assert params["threads"].isdigit()
 
 
@@ -58,7 +58,7 @@ def test_every_epoch_is_in_the_tracker(site: Site, trained: str) -> None:
     assert isinstance(version, dict)
     history = site.mlflow("metrics/get-history", run_id=version["run_id"], metric_key="epoch/mAP50")["metrics"]
     assert isinstance(history, list)
-    assert [point["step"] for point in history] == [1, 2]
+    assert [point["step"] for point in history] == [1, 2, 3, 4]
 
 
 def test_the_report_stands_by_itself(site: Site, trained: str) -> None:

@@ -55,7 +55,7 @@ def test_faulty_data_is_listed_and_changes_nothing(site: Site, source: Path, tmp
     assert images[0].name in said
     assert f"{images[1].stem}.txt" in said
     assert (git(site.root, "rev-parse", "HEAD"), (site.root / "data.dvc").read_bytes()) == before
-    assert len(list((site.root / "data" / "images" / "train").iterdir())) == 24
+    assert len(list((site.root / "data" / "images" / "train").iterdir())) == 80
 
 
 def test_a_version_is_tagged_pushed_announced_and_trained_on(site: Site, source: Path) -> None:
