@@ -85,7 +85,7 @@ def draw_scene(seed: int, split: int, index: int) -> tuple[Pixels, list[Label]]:
     middle = (hall.left + hall.right) / 2
     target = (dice.between(6.0, 9.5), middle + dice.between(-1.5, 1.5), dice.between(0.5, 1.3))
     eye = (dice.between(-1.0, 0.5), middle + dice.between(-1.6, 1.6), dice.between(1.5, 4.2))
-    focal = SIZE * dice.between(0.82, 1.15)
+    focal = SIZE * dice.between(0.92, 1.25)
     camera = Camera.looking((SIZE, SIZE), focal, eye, target, dice.between(-0.007, 0.007))
     canvas = Canvas(camera)
     hall.paint(canvas, camera, dice)
@@ -105,8 +105,8 @@ class _Cast:
 
     def actors(self) -> list[Actor]:
         dice = self.dice
-        chosen: list[Actor | None] = [self._truck() for _ in range(dice.pick((0, 1, 1, 1, 1, 2, 2, 3)))]
-        for _ in range(dice.pick((0, 1, 1, 2, 2, 3, 4))):
+        chosen: list[Actor | None] = [self._truck() for _ in range(dice.pick((0, 1, 1, 1, 2, 2, 2, 3)))]
+        for _ in range(dice.pick((0, 1, 1, 2, 2, 3, 3, 4))):
             chosen.append(self._walker())
         for _ in range(dice.whole(2, 6)):
             chosen.append(self._thing())
@@ -136,11 +136,12 @@ class _Cast:
         return Thing(prop, place) if place else None
 
     def _place(self, radius: float, nearest: float) -> Placement | None:
-        """A free place in view, in any direction; near places are as likely as far ones of the same floor."""
+        """A free place in view, rather near than far, facing anywhere."""
         dice, eye = self.dice, self.camera.position
-        farthest = min(14.5, self.hall.length - 1.6)
+        farthest = min(12.5, self.hall.length - 1.6)
         for _ in range(12):
-            depth = dice.between(nearest, farthest)
+            share = dice.between(0, 1)
+            depth = nearest + (farthest - nearest) * share * (0.6 + 0.4 * share)
             side = dice.between(-0.46, 0.46) * depth * self.camera.width / self.camera.focal
             ahead, across = self.camera.forward, self.camera.right
             x, y = eye[0] + ahead[0] * depth + across[0] * side, eye[1] + ahead[1] * depth + across[1] * side
