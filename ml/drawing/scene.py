@@ -100,7 +100,7 @@ class _Cast:
     dice: Dice
     camera: Camera
     hall: Hall
-    taken: list[tuple[float, float, float]] = field(default_factory=list)
+    taken: list[_Taken] = field(default_factory=list)
     tracks: int = 0
 
     def actors(self) -> list[Actor]:
@@ -108,7 +108,7 @@ class _Cast:
         chosen: list[Actor | None] = [self._truck() for _ in range(dice.pick((0, 1, 1, 1, 2, 2, 2, 3)))]
         for _ in range(dice.pick((0, 1, 1, 2, 2, 3, 3, 4))):
             chosen.append(self._walker())
-        for _ in range(dice.whole(2, 6)):
+        for _ in range(dice.whole(2, 5)):
             chosen.append(self._thing())
         return [actor for actor in chosen if actor is not None]
 
@@ -136,21 +136,42 @@ class _Cast:
         return Thing(prop, place) if place else None
 
     def _place(self, radius: float, nearest: float) -> Placement | None:
-        """A free place in view, rather near than far, facing anywhere."""
+        """A free place in view, rather near than far, facing anywhere; mostly one where nobody hides another."""
         dice, eye = self.dice, self.camera.position
-        farthest = min(12.5, self.hall.length - 1.6)
-        for _ in range(12):
+        farthest = min(11.5, self.hall.length - 1.6)
+        reach = 0.46 * self.camera.width / self.camera.focal
+        apart = dice.chance(0.7)
+        for _ in range(16):
             share = dice.between(0, 1)
             depth = nearest + (farthest - nearest) * share * (0.6 + 0.4 * share)
-            side = dice.between(-0.46, 0.46) * depth * self.camera.width / self.camera.focal
+            slope = dice.between(-reach, reach)
             ahead, across = self.camera.forward, self.camera.right
-            x, y = eye[0] + ahead[0] * depth + across[0] * side, eye[1] + ahead[1] * depth + across[1] * side
-            if not (self.hall.right + radius < y < self.hall.left - radius and x < self.hall.length - 1 - radius):
-                continue
-            if all(math.sqrt((x - u) * (x - u) + (y - v) * (y - v)) > radius + r for u, v, r in self.taken):
-                self.taken.append((x, y, radius))
+            x = eye[0] + (ahead[0] + across[0] * slope) * depth
+            y = eye[1] + (ahead[1] + across[1] * slope) * depth
+            place = _Taken(x, y, radius, slope, radius / depth)
+            in_hall = self.hall.right + radius < y < self.hall.left - radius and x < self.hall.length - 1 - radius
+            if in_hall and not any(place.touches(other) or (apart and place.overlaps(other)) for other in self.taken):
+                self.taken.append(place)
                 return Placement(x, y, 0.0, circle(dice.between(0, 1)))
         return None
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """A place on the floor (metres), and where it lies in the picture: sideways over depth, and half its width."""
+
+    x: float
+    y: float
+    radius: float
+    slope: float
+    half: float
+
+    def touches(self, other: _Taken) -> bool:
+        dx, dy = self.x - other.x, self.y - other.y
+        return math.sqrt(dx * dx + dy * dy) < self.radius + other.radius
+
+    def overlaps(self, other: _Taken) -> bool:
+        return abs(self.slope - other.slope) < 0.8 * (self.half + other.half)
 
 
 def _shadow(camera: Camera, actor: Actor) -> list[tuple[float, float, float]]:
