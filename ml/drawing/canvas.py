@@ -23,7 +23,7 @@ BACKGROUND = -1
 OTHER = 0
 """Owner of things without a label, which hide what is behind them."""
 
-LEAST_VISIBLE = 0.22
+LEAST_VISIBLE = 0.25
 LEAST_HEIGHT = 1 / 30
 LEAST_WIDTH = 1 / 70
 

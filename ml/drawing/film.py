@@ -19,7 +19,7 @@ from ml.drawing.exact import Dice, circle
 from ml.drawing.forklift import Forklift
 from ml.drawing.hall import Hall
 from ml.drawing.light import Light, grained, illuminated
-from ml.drawing.person import Arm, Person, Pose, any_pose, walking
+from ml.drawing.person import Arm, Person, Pose, walking, working
 from ml.drawing.props import CLUTTER, Prop, carton, empty_pallets, pallet_load
 from ml.drawing.scene import Actor, Label, Thing, Truck, Walker, paint_actors
 
@@ -160,7 +160,7 @@ def _cast(dice: Dice) -> Callable[[float], list[Actor]]:
         makers.append(_walking(Person.any(dice), Route(waypoints), speed, dice.between(0, 1), number == 2, track))
         track += 1
     for x, y, direction in WORKERS:
-        makers.append(_working(Person.any(dice), Placement(x, y, 0.0, circle(direction)), any_pose(dice), track))
+        makers.append(_working(Person.any(dice), Placement(x, y, 0.0, circle(direction)), working(dice), track))
         track += 1
     props = [pallet_load, empty_pallets, carton, *CLUTTER]
     things: list[Actor] = [

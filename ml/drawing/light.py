@@ -40,11 +40,11 @@ class Light:
         """Light as chance will have it: mostly good, at times dim, tinted, noisy or out of focus."""
         warmth, green = dice.between(-0.09, 0.09), dice.between(-0.03, 0.03)
         return cls(
-            level=dice.between(0.62, 1.18) if dice.chance(0.85) else dice.between(0.4, 0.62),
+            level=dice.between(0.72, 1.2) if dice.chance(0.88) else dice.between(0.45, 0.72),
             slope=(dice.between(-0.22, 0.22), dice.between(-0.1, 0.2)),
             pool=(dice.between(-1, 1), dice.between(-1, 1), dice.between(0.15, 0.6), dice.between(0.0, 0.4)),
             tint=(1 - warmth, 1 + green, 1 + warmth),
-            grain=dice.between(1.0, 7.0),
+            grain=dice.between(1.0, 6.0),
             soft=dice.pick((0, 0, 0, 0, 1, 1, 2)),
         )
 

@@ -65,9 +65,12 @@ DRIVING = Pose((0.2, 0.2), (0.21, 0.17), Arm(0.13, 0.07, 0.02), Arm(0.1, 0.1, 0.
 
 
 def any_pose(dice: Dice) -> Pose:
-    """Somebody at work: mostly walking, else standing, pointing, phoning, reaching up, stooping or kneeling."""
-    if dice.chance(0.5):
-        return walking(dice.between(0, 1), carries=dice.chance(0.2))
+    """Walking as often as working."""
+    return walking(dice.between(0, 1), carries=dice.chance(0.2)) if dice.chance(0.5) else working(dice)
+
+
+def working(dice: Dice) -> Pose:
+    """Somebody who stays: standing, pointing, phoning, reaching up, stooping or kneeling."""
     arm = Arm(dice.between(-0.02, 0.05), dice.between(0.02, 0.1), dice.between(0.02, 0.05))
     other = dice.pick((
         Arm(dice.between(-0.03, 0.04), dice.between(0.01, 0.08)),

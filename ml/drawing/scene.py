@@ -85,7 +85,7 @@ def draw_scene(seed: int, split: int, index: int) -> tuple[Pixels, list[Label]]:
     middle = (hall.left + hall.right) / 2
     target = (dice.between(6.0, 9.5), middle + dice.between(-1.5, 1.5), dice.between(0.5, 1.3))
     eye = (dice.between(-1.0, 0.5), middle + dice.between(-1.6, 1.6), dice.between(1.5, 4.2))
-    focal = SIZE * dice.between(0.82, 1.15)
+    focal = SIZE * dice.between(0.92, 1.25)
     camera = Camera.looking((SIZE, SIZE), focal, eye, target, dice.between(-0.007, 0.007))
     canvas = Canvas(camera)
     hall.paint(canvas, camera, dice)
@@ -100,15 +100,15 @@ class _Cast:
     dice: Dice
     camera: Camera
     hall: Hall
-    taken: list[tuple[float, float, float]] = field(default_factory=list)
+    taken: list[_Taken] = field(default_factory=list)
     tracks: int = 0
 
     def actors(self) -> list[Actor]:
         dice = self.dice
-        chosen: list[Actor | None] = [self._truck() for _ in range(dice.pick((0, 1, 1, 1, 1, 2, 2, 3)))]
-        for _ in range(dice.pick((0, 1, 1, 2, 2, 3, 4))):
+        chosen: list[Actor | None] = [self._truck() for _ in range(dice.pick((0, 1, 1, 1, 2, 2, 2, 3)))]
+        for _ in range(dice.pick((0, 1, 1, 2, 2, 3, 3, 4))):
             chosen.append(self._walker())
-        for _ in range(dice.whole(2, 6)):
+        for _ in range(dice.whole(2, 5)):
             chosen.append(self._thing())
         return [actor for actor in chosen if actor is not None]
 
@@ -136,20 +136,42 @@ class _Cast:
         return Thing(prop, place) if place else None
 
     def _place(self, radius: float, nearest: float) -> Placement | None:
-        """A free place in view, in any direction; near places are as likely as far ones of the same floor."""
+        """A free place in view, rather near than far, facing anywhere; mostly one where nobody hides another."""
         dice, eye = self.dice, self.camera.position
-        farthest = min(14.5, self.hall.length - 1.6)
-        for _ in range(12):
-            depth = dice.between(nearest, farthest)
-            side = dice.between(-0.46, 0.46) * depth * self.camera.width / self.camera.focal
+        farthest = min(11.5, self.hall.length - 1.6)
+        reach = 0.46 * self.camera.width / self.camera.focal
+        apart = dice.chance(0.7)
+        for _ in range(16):
+            share = dice.between(0, 1)
+            depth = nearest + (farthest - nearest) * share * (0.6 + 0.4 * share)
+            slope = dice.between(-reach, reach)
             ahead, across = self.camera.forward, self.camera.right
-            x, y = eye[0] + ahead[0] * depth + across[0] * side, eye[1] + ahead[1] * depth + across[1] * side
-            if not (self.hall.right + radius < y < self.hall.left - radius and x < self.hall.length - 1 - radius):
-                continue
-            if all(math.sqrt((x - u) * (x - u) + (y - v) * (y - v)) > radius + r for u, v, r in self.taken):
-                self.taken.append((x, y, radius))
+            x = eye[0] + (ahead[0] + across[0] * slope) * depth
+            y = eye[1] + (ahead[1] + across[1] * slope) * depth
+            place = _Taken(x, y, radius, slope, radius / depth)
+            in_hall = self.hall.right + radius < y < self.hall.left - radius and x < self.hall.length - 1 - radius
+            if in_hall and not any(place.touches(other) or (apart and place.overlaps(other)) for other in self.taken):
+                self.taken.append(place)
                 return Placement(x, y, 0.0, circle(dice.between(0, 1)))
         return None
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """A place on the floor (metres), and where it lies in the picture: sideways over depth, and half its width."""
+
+    x: float
+    y: float
+    radius: float
+    slope: float
+    half: float
+
+    def touches(self, other: _Taken) -> bool:
+        dx, dy = self.x - other.x, self.y - other.y
+        return math.sqrt(dx * dx + dy * dy) < self.radius + other.radius
+
+    def overlaps(self, other: _Taken) -> bool:
+        return abs(self.slope - other.slope) < 0.8 * (self.half + other.half)
 
 
 def _shadow(camera: Camera, actor: Actor) -> list[tuple[float, float, float]]:
