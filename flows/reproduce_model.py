@@ -9,7 +9,7 @@ from pydantic import Field
 
 from flows.parameters import ModelName
 from tasks.reproduce import reproduce_version
-from tasks.verbs import hide_tracebacks
+from tasks.verbs import say_errors_once
 
 
 @flow(name="reproduce-model", description=__doc__)
@@ -21,5 +21,5 @@ def reproduce_model(
     keep: Annotated[bool, Field(description="Leave the worktree of the reproduction for a look")] = False,
 ) -> None:
     """Train a version again from its commit, data and environment in a worktree, and compare."""
-    hide_tracebacks()
+    say_errors_once()
     reproduce_version(model, tolerance, keep=keep)

@@ -15,7 +15,7 @@ from configs.problems import Problem, UserError
 from configs.recipe import Recipe, load_recipe
 from infra.repository import git
 from infra.repository.dvc import Dvc
-from tasks.verbs import hide_tracebacks
+from tasks.verbs import say_errors_once
 
 PARAMS = "params.yaml"
 
@@ -71,7 +71,7 @@ def open_job(recipe_path: str, *, select: bool = True) -> Iterator[Job]:
     Raises:
         UserError: no checkout, or a recipe with mistakes (all of them).
     """
-    hide_tracebacks()
+    say_errors_once()
     root = git.find_root(Path.cwd())
     with Dvc(root) as dvc:
         recipe = load_recipe(root / recipe_path)

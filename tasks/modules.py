@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from pathlib import Path
 
 from configs.problems import Problem, UserError
 from infra.process import run_guarded
@@ -11,11 +13,14 @@ from tasks.job import Job
 from tasks.verbs import log
 
 SHOWN = 40
-"""Lines of a failing module that make its error: faults of a dataset are listed, not cut to the last one."""
+"""Last lines of a failing module that make its error where it does not name one."""
 
 
-def run_module(job: Job, module: str, *arguments: str) -> None:
+def run_module(job: Job, module: str, *arguments: str, below: Path | None = None) -> None:
     """Run ``python -m module arguments`` in the checkout, with its events in the run's log.
+
+    Args:
+        below: a folder of ours whose path is left out of what is shown.
 
     Raises:
         UserError: it failed; the error is what it said.
@@ -36,7 +41,13 @@ def run_module(job: Job, module: str, *arguments: str) -> None:
         on_tick=follow,
     )
     if status:
-        said = "\n".join(lines[-SHOWN:]).strip() or f"ended with status {status}"
-        raise UserError(Problem(f"python -m {module}", said))
+        said = "\n".join(_error(lines)).replace(f"{below}/", "").strip() or f"ended with status {status}"
+        raise UserError(Problem(f"python -m {module}", f"\n{said}"))
     for line in lines:
         log().debug("%s", line)
+
+
+def _error(lines: list[str]) -> list[str]:
+    """Return what follows the heading that :func:`configs.problems.run_main` gives errors; else the last lines."""
+    heads = [index for index, line in enumerate(lines) if re.fullmatch(r"error:|\d+ errors:", line)]
+    return lines[heads[-1] + 1 :] if heads else lines[-SHOWN:]

@@ -60,6 +60,7 @@ def validate_folder(job: Job, folder: Path) -> None:
         *("--classes", ",".join(job.recipe.data.classes)),
         *("--max-faulty", str(job.recipe.data.max_faulty)),
         *("--out", str(job.folder / "validate")),
+        below=folder,
     )
     report = json.loads((job.folder / "validate" / "report.json").read_text(encoding="utf-8"))
     create_markdown_artifact(f"```json\n{json.dumps(report, indent=2)[:20_000]}\n```", key="validation")

@@ -46,17 +46,25 @@ def log() -> logging.Logger | logging.LoggerAdapter[Any]:
     return get_run_logger()
 
 
-def hide_tracebacks() -> None:
-    """Leave the traceback out of the logs where the error is a :class:`UserError`, which says all by itself."""
+def say_errors_once() -> None:
+    """Show a :class:`UserError` in the logs once and without its traceback: it says all by itself."""
     for name in ("task_runs", "flow_runs"):
         logger = get_logger(f"prefect.{name}")
-        if _without_traceback not in logger.filters:
-            logger.addFilter(_without_traceback)
+        if _once not in logger.filters:
+            logger.addFilter(_once)
 
 
-def _without_traceback(record: logging.LogRecord) -> bool:
-    if record.exc_info and isinstance(record.exc_info[1], UserError):
+def _once(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, UserError):
         record.exc_info = None
+        told: set[int] = _once.__dict__.setdefault("told", set())
+        if id(error) in told and "Retry" not in record.getMessage():
+            return False
+        told.add(id(error))
+        record.msg, record.args = str(error), ()
+    elif record.getMessage().startswith("Finished in state Failed("):
+        record.msg, record.args = "Failed", ()  # the state's message is the error again
     return True
 
 

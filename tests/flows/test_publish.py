@@ -38,7 +38,9 @@ def source(site: Site, tmp_path: Path) -> Path:
 
 def publish(site: Site, source: Path) -> tuple[int, str]:
     done = run(
-        site.root, "prefect", "deployment", "run", "publish-dataset/local", "--param", f"source={source}", "--watch"
+        site.root,
+        *("prefect", "deployment", "run", "publish-dataset/local", "--param", f"source={source}", "--watch"),
+        COLUMNS="1000",
     )
     return done.returncode, done.stdout + done.stderr
 
