@@ -6,8 +6,9 @@ first, is printed without a traceback, and holds no secrets.
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -48,8 +49,14 @@ def run_main(main: Callable[[], int | None]) -> None:
         sys.exit(main() or 0)
     except UserError as error:
         count = len(error.problems)
-        head = "error" if count == 1 else f"{count} errors"
-        print(f"{head}:\n{error}", file=sys.stderr)
+        print("error:" if count == 1 else f"{count} errors:", file=sys.stderr)
+        print(error, file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def printed_error(lines: Sequence[str]) -> list[str]:
+    """Return the error among the lines that a command under :func:`run_main` printed; none: an empty list."""
+    heads = [index for index, line in enumerate(lines) if re.fullmatch(r"error:|\d+ errors:", line)]
+    return list(lines[heads[-1] + 1 :]) if heads else []

@@ -82,7 +82,9 @@ class EvaluateSection(Section):
 class DetectSection(Section):
     """What the trained model is shown on, and how."""
 
-    source: Path = Field(Path("data/video/warehouse.mp4"), description="a video or a folder of images")
+    source: Path | None = Field(
+        None, description="a video or a folder of images; none: the dataset's own video, else its test images"
+    )
     imgsz: int = Field(416, ge=32, le=4096, multiple_of=32, description="longer side of the network's input, pixels")
     conf: Fraction = Field(0.25, description="least confidence of a detection")
     iou: Fraction = Field(0.7, description="overlap above which two boxes of a class are one")

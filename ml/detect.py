@@ -23,6 +23,7 @@ from ml.events import Events
 
 MODEL = Path("models/openvino")
 OUT = Path("reports/detect")
+VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -37,12 +38,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--iou", type=float, help="overlap above which two boxes of a class are one")
     parser.add_argument("--crf", type=int, help="quality of the annotated video, 0 best to 51 worst")
     options = parser.parse_args(arguments)
-    settings = load_recipe(options.recipe).detect if options.recipe else DetectSection()
-    settings = _override(settings, options)
-    sources = options.sources or ([settings.source] if options.recipe else [])
+    recipe = load_recipe(options.recipe) if options.recipe else None
+    settings = _override(recipe.detect if recipe else DetectSection(), options)
+    sources = options.sources or ([settings.source or own_source(recipe.data.path)] if recipe else [])
     summary = detect(sources, options.model, options.out, settings, Events("detect"))
     print(_table(summary))
     print(f"results: {options.out}")
+
+
+def own_source(data: Path) -> Path:
+    """Return what a dataset itself has to be shown on: its first video, else the images of its test split."""
+    videos = sorted(path for path in (data / "video").glob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
+    return videos[0] if videos else data / "images" / "test"
 
 
 def _override(settings: DetectSection, options: argparse.Namespace) -> DetectSection:

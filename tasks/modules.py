@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 
-from configs.problems import Problem, UserError
+from configs.problems import Problem, UserError, printed_error
 from infra.process import run_guarded
 from tasks.events import EventReader, told
 from tasks.job import Job
@@ -41,13 +40,10 @@ def run_module(job: Job, module: str, *arguments: str, below: Path | None = None
         on_tick=follow,
     )
     if status:
-        said = "\n".join(_error(lines)).replace(f"{below}/", "").strip() or f"ended with status {status}"
+        said = (
+            "\n".join(printed_error(lines) or lines[-SHOWN:]).replace(f"{below}/", "").strip()
+            or f"ended with status {status}"
+        )
         raise UserError(Problem(f"python -m {module}", f"\n{said}"))
     for line in lines:
         log().debug("%s", line)
-
-
-def _error(lines: list[str]) -> list[str]:
-    """Return what follows the heading that :func:`configs.problems.run_main` gives errors; else the last lines."""
-    heads = [index for index, line in enumerate(lines) if re.fullmatch(r"error:|\d+ errors:", line)]
-    return lines[heads[-1] + 1 :] if heads else lines[-SHOWN:]

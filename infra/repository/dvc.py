@@ -18,7 +18,7 @@ from typing import Any, Self
 
 import yaml
 
-from configs.problems import Problem, UserError
+from configs.problems import Problem, UserError, printed_error
 from infra.process import Child, pump
 from infra.repository.dvc_process import END
 
@@ -37,7 +37,9 @@ class StageError(UserError):
     def __init__(self, stage: str, status: int, said: Sequence[str]) -> None:
         self.stage = stage
         self.status = status
-        super().__init__(Problem(f"stage {stage}", _last_words(said) or f"ended with status {status}", ""))
+        words = _last_words(said, most=200)
+        error = "\n".join(printed_error(words.splitlines())) or _last_words(said)
+        super().__init__(Problem(f"stage {stage}", error or f"ended with status {status}", ""))
 
 
 class ShareError(UserError):
