@@ -50,12 +50,12 @@ def test_faulty_data_is_listed_and_changes_nothing(site: Site, source: Path, tmp
     shutil.unpack_archive(source, folder)
     images = sorted((folder / "train" / "images").iterdir())
     images[0].write_bytes(images[0].read_bytes()[:500])
-    (folder / "train" / "labels" / f"{images[1].stem}.txt").write_text("0 0.5 0.5 0.2 0.2\n7 0.5 0.5 0.2 0.2\n")
+    (folder / "train" / "labels" / f"{images[1].stem}.txt").write_text("0 0.5 0.5 0.2 0.2\n1 1.7 0.5 0.2 0.2\n")
     before = git(site.root, "rev-parse", "HEAD"), (site.root / "data.dvc").read_bytes()
     status, said = publish(site, folder)
     assert status == 1
     assert images[0].name in said
-    assert f"{images[1].stem}.txt" in said
+    assert f"{images[1].stem}.txt:2" in said
     assert (git(site.root, "rev-parse", "HEAD"), (site.root / "data.dvc").read_bytes()) == before
     assert len(list((site.root / "data" / "images" / "train").iterdir())) == 80
 
