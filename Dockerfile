@@ -24,6 +24,7 @@ ENV PATH=/opt/mlops/.venv/bin:$PATH \
     DO_NOT_TRACK=true \
     DVC_NO_ANALYTICS=true \
     MLFLOW_DISABLE_TELEMETRY=true \
+    ORT_DISABLE_TELEMETRY=1 \
     YOLO_OFFLINE=true
 USER mlops
 CMD ["python", "-m", "cli", "--help"]

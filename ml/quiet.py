@@ -1,4 +1,4 @@
-"""Ultralytics kept to itself: offline, silent, with its settings below the state folder instead of the user's home."""
+"""Libraries kept to themselves: offline, silent, with their settings below the state folder, not in the user's home."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ def state_folder() -> Path:
     return Path(os.environ.get("MLOPS_HOME", ".mlops")).absolute()
 
 
-def quiet_ultralytics() -> None:
-    """Set the environment up; call it before Ultralytics is imported.
+def quiet_libraries() -> None:
+    """Set the environment up; call it before Ultralytics, ONNX Runtime or Matplotlib is imported.
 
     Raises:
         UserError: the folder cannot be written.
     """
-    home = state_folder() / "ultralytics"
+    home = state_folder() / "libraries"
     try:
         home.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -30,4 +30,5 @@ def quiet_ultralytics() -> None:
         YOLO_AUTOINSTALL="false",
         YOLO_VERBOSE="false",
         MPLCONFIGDIR=str(home),
+        ORT_DISABLE_TELEMETRY="1",
     )

@@ -13,6 +13,7 @@ os.environ.update(
     DVC_NO_ANALYTICS="true",
     MLFLOW_DISABLE_TELEMETRY="true",
     PREFECT_SERVER_ANALYTICS_ENABLED="false",
+    ORT_DISABLE_TELEMETRY="1",
     YOLO_OFFLINE="true",
 )
 

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ml.quiet import quiet_libraries
+
 STYLE: dict[str, Any] = {
     "figure.dpi": 120,
     "figure.constrained_layout.h_pad": 0.12,
@@ -37,6 +39,7 @@ ALL_CLASSES = "#3c4048"
 @contextmanager
 def figure(path: Path, width: float, height: float) -> Iterator[tuple[Any, Any]]:
     """A Matplotlib figure and its axes, ``width`` by ``height`` inches, saved as PNG at the end."""
+    quiet_libraries()
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

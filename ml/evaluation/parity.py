@@ -14,6 +14,7 @@ from ml.boxes.geometry import Boxes, Floats, decode, iou, match
 from ml.detection.network import ExportedModel
 from ml.evaluation.samples import Sample, letterbox
 from ml.progress import Progress
+from ml.quiet import quiet_libraries
 
 LEAST_IOU = 0.9
 LEAST_CONFIDENCE = 0.25
@@ -118,6 +119,7 @@ def _pytorch(model: Any) -> Runtime:
 
 
 def _onnx(path: Path) -> Runtime:
+    quiet_libraries()
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.problems import Problem, UserError
-from ml.quiet import quiet_ultralytics
+from ml.quiet import quiet_libraries
 
 # What unpickling a file that is no checkpoint may end with.
 BROKEN = (
@@ -30,7 +30,7 @@ def load_weights(path: Path, classes: Sequence[str]) -> Any:
     """
     if not path.is_file():
         raise UserError(Problem(str(path), "there is no such file", "train first: python -m ml.train"))
-    quiet_ultralytics()
+    quiet_libraries()
     from ultralytics.nn.tasks import load_checkpoint
 
     remedy = "give the weights of an Ultralytics detector, as `python -m ml.train` makes them"

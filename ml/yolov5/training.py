@@ -15,7 +15,7 @@ from typing import SupportsFloat
 from configs.problems import Problem, UserError
 from configs.recipe import Recipe
 from ml.events import Events
-from ml.quiet import quiet_ultralytics
+from ml.quiet import quiet_libraries
 from ml.turns import one_training
 from ml.yolov5 import inputs, results
 from ml.yolov5.checkpoints import Checkpoints, State, write_atomically
@@ -42,7 +42,7 @@ def train(recipe: Recipe, events: Events, state: Path, check: Callable[[], None]
     """
     with Display(events, recipe.train.epochs) as display, _explained(recipe):
         inputs.check_data(recipe.data.path)
-        quiet_ultralytics()
+        quiet_libraries()
         calm_threads()
         model = inputs.resolve_model(recipe.train.model, state / "weights")
         folder = state / "training" / inputs.key(recipe, model, inputs.digest(recipe.data.path))

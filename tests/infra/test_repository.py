@@ -74,6 +74,18 @@ def test_a_stage_runs_once_and_is_fetched_elsewhere(checkout: Path, repo: dvc.Dv
     assert dvc.stage_key(other, "train") == key
 
 
+def test_a_committed_lock_without_its_outputs_trains_again(checkout: Path, repo: dvc.Dvc, tmp_path: Path) -> None:
+    repo.reproduce("train")
+    git.commit_files(checkout, ["dvc.lock"], "lock")
+    other = clone(checkout, tmp_path / "other")
+    (other / "data").mkdir()
+    (other / "data" / "a.txt").write_text("one\n")
+    with dvc.Dvc(other) as elsewhere:
+        elsewhere.add("data")
+        assert elsewhere.reproduce("train") is dvc.Outcome.RAN
+    assert (other / "model.txt").read_text() == "one\n"
+
+
 def test_another_parameter_is_another_training(checkout: Path, repo: dvc.Dvc) -> None:
     repo.reproduce("train")
     before = dvc.stage_key(checkout, "train")

@@ -18,9 +18,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     root = tmp_path_factory.mktemp("detector")
     before = os.environ.get("MLOPS_HOME")
     os.environ["MLOPS_HOME"] = str(root / "state")
-    from ml.quiet import quiet_ultralytics
+    from ml.quiet import quiet_libraries
 
-    quiet_ultralytics()
+    quiet_libraries()
     yield detector.train(root)
     if before is None:
         del os.environ["MLOPS_HOME"]
