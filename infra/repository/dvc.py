@@ -127,22 +127,9 @@ class Dvc:
             StageError: the stage's command failed.
             UserError: DVC could not run it (bad dvc.yaml, missing inputs, another dvc at work).
         """
-        keep = ["--no-commit"] if keep_cache else []
-        options = ["--force", *keep] if force else ["--pull", *keep]
-        outcome = self._repro(stage, options, env, on_line, on_tick)
-        if outcome is Outcome.UNCHANGED and not self._has_outputs(stage):
-            # dvc.lock was committed, but its outputs never pushed: --pull takes them for present all the same.
-            outcome = self._repro(stage, keep, env, on_line, on_tick)
-        return outcome
-
-    def _repro(
-        self,
-        stage: str,
-        options: Sequence[str],
-        env: Mapping[str, str] | None,
-        on_line: Callable[[str], None],
-        on_tick: Callable[[], None],
-    ) -> Outcome:
+        options = ["--force"] if force else ["--pull"]
+        if keep_cache:
+            options.append("--no-commit")
         status, lines = self.run("repro", "--single-item", *options, stage, env=env, on_line=on_line, on_tick=on_tick)
         running = next((index for index, line in enumerate(lines) if line == f"Running stage '{stage}':"), None)
         if status:
@@ -154,10 +141,6 @@ class Dvc:
         if any(line.startswith(f"Stage '{stage}' is cached") for line in lines):
             return Outcome.FETCHED
         return Outcome.UNCHANGED
-
-    def _has_outputs(self, stage: str) -> bool:
-        outputs = (locked_stage(self.root, stage) or {}).get("outs", [])
-        return all((self.root / output["path"]).exists() for output in outputs)
 
     def pull(self, *targets: str) -> None:
         """Fetch ``targets`` (``data.dvc``) from the share and check them out.

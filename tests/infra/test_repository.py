@@ -75,15 +75,17 @@ def test_a_stage_runs_once_and_is_fetched_elsewhere(checkout: Path, repo: dvc.Dv
 
 
 def test_a_committed_lock_without_its_outputs_trains_again(checkout: Path, repo: dvc.Dvc, tmp_path: Path) -> None:
+    # Other content than the data's: a file that is in the cache under any name would be found there.
+    (checkout / "dvc.yaml").write_text(GRAPH.replace("cat data/a.txt", "rev data/a.txt"))
     repo.reproduce("train")
-    git.commit_files(checkout, ["dvc.lock"], "lock")
+    git.commit_files(checkout, ["dvc.yaml", "dvc.lock"], "lock")
     other = clone(checkout, tmp_path / "other")
     (other / "data").mkdir()
     (other / "data" / "a.txt").write_text("one\n")
     with dvc.Dvc(other) as elsewhere:
         elsewhere.add("data")
         assert elsewhere.reproduce("train") is dvc.Outcome.RAN
-    assert (other / "model.txt").read_text() == "one\n"
+    assert (other / "model.txt").read_text() == "eno\n"
 
 
 def test_another_parameter_is_another_training(checkout: Path, repo: dvc.Dvc) -> None:
