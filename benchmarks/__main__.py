@@ -1,0 +1,26 @@
+"""Runs all benchmarks one after the other: ``make bench``. Takes about an hour on two idle cores."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+BENCHMARKS = (
+    ("Stage `train`", ["benchmarks.train_stage", "--data", "data", "--pairs", "3", "--seeds", "0", "1", "2"]),
+    ("Stage `detect`", ["benchmarks.detect_video", "--pairs", "5"]),
+    ("The flow", ["benchmarks.main_job", "--pairs", "5"]),
+    ("The stack's start", ["benchmarks.stack_start", "--rounds", "5"]),
+)
+
+
+def main() -> int:
+    """Return the number of benchmarks that failed."""
+    failed = 0
+    for title, command in BENCHMARKS:
+        print(f"\n## {title}\n", flush=True)
+        failed += subprocess.run([sys.executable, "-m", *command]).returncode != 0
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
