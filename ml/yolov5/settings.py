@@ -109,7 +109,7 @@ def available_cores() -> int:
 def keep_freed_memory() -> None:
     """Let glibc keep large freed blocks instead of returning them to the kernel after every batch.
 
-    Each step allocates the same activations again; without this a fifth of a CPU training goes into page faults.
+    Each step allocates the same activations again; without this each takes its page faults again, too.
     Elsewhere than on glibc nothing happens.
     """
     if platform.libc_ver()[0] != "glibc":
