@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,6 +74,21 @@ def shrink(image: Image, longest: int) -> tuple[Image, float]:
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8), scale
 
 
+def shorten(text: str, width: float, measure: Callable[[str], float]) -> str:
+    """Return ``text``, its middle left out where it is wider than ``width``: names of exported files are long.
+
+    Beginning and end stay: the name, and what was found.
+    """
+    if measure(text) <= width:
+        return text
+    for kept in range(len(text) - 1, 0, -1):
+        tail = kept // 2
+        shortened = f"{text[: kept - tail]}…{text[len(text) - tail :]}"
+        if measure(shortened) <= width:
+            return shortened
+    return ""
+
+
 def _fit(image: Image, height: int, width: int) -> Image:
     scale = min(height / image.shape[0], width / image.shape[1])
     if scale == 1:
@@ -114,7 +129,9 @@ def _write(
     for index, item in enumerate(cells):
         row, column = divmod(index, columns)
         y = TITLE + row * (height + CAPTION + GAP) + height + 4
-        draw.text((GAP + column * (width + GAP), y), item.caption, fill=MUTED, font=font(13, bold=False))
+        small = font(13, bold=False)
+        caption = shorten(item.caption, width, lambda text: draw.textlength(text, font=small))
+        draw.text((GAP + column * (width + GAP), y), caption, fill=MUTED, font=small)
     finished = np.array(page, np.uint8)
     canvas = RgbCanvas(finished)
     for left, index in swatches:
