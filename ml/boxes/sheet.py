@@ -126,10 +126,10 @@ def _write(
         swatches.append((right, index))
         right -= 2 * GAP
     height, width = cell
+    small = font(13, bold=False)
     for index, item in enumerate(cells):
         row, column = divmod(index, columns)
         y = TITLE + row * (height + CAPTION + GAP) + height + 4
-        small = font(13, bold=False)
         caption = shorten(item.caption, width, lambda text: draw.textlength(text, font=small))
         draw.text((GAP + column * (width + GAP), y), caption, fill=MUTED, font=small)
     finished = np.array(page, np.uint8)
