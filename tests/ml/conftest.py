@@ -7,9 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.ml import detector
 from tests.ml.detector import Workplace, make_recipe
+
+_OPEN = Image.open  # before Ultralytics replaces it, as it does when it is imported
+
+
+@pytest.fixture(autouse=True)
+def pillow_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each stage is a process of its own: reading datasets must not meet what Ultralytics does to Pillow."""
+    monkeypatch.setattr(Image, "open", _OPEN)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -37,10 +39,21 @@ def boxes_of(line: dict[str, object]) -> Boxes:
     return Boxes.truth([box["xyxy"] for box in line["boxes"]], [box["class"] for box in line["boxes"]])
 
 
-def decoded(path: Path) -> tuple[list[np.ndarray], list[float], av.VideoStream]:
+@dataclass(frozen=True)
+class Stream:
+    """What a video stream says of itself, read while its file is open."""
+
+    average_rate: Fraction | None
+    pix_fmt: str
+    height: int
+    width: int
+
+
+def decoded(path: Path) -> tuple[list[np.ndarray], list[float], Stream]:
     with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        frames = list(container.decode(stream))
+        video = container.streams.video[0]
+        stream = Stream(video.average_rate, video.codec_context.pix_fmt, video.height, video.width)
+        frames = list(container.decode(video))
         return [frame.to_ndarray(format="rgb24") for frame in frames], [frame.time for frame in frames], stream
 
 
@@ -94,7 +107,7 @@ def test_video_keeps_frames_rate_and_size(found: tuple[Path, Summary], video: Pa
     assert times == pytest.approx(times_before)
     assert stream.average_rate == source.average_rate == 25
     assert frames[0].shape == before[0].shape == (180, 320, 3)
-    assert stream.codec_context.pix_fmt == "yuv420p"
+    assert stream.pix_fmt == "yuv420p"
     content = (found[0] / "annotated.mp4").read_bytes()
     assert content.index(b"moov") < content.index(b"mdat"), "plays only when it is wholly loaded"
 

@@ -42,6 +42,11 @@ train:
 """
 
 
+def _own_environment() -> dict[str, str]:
+    """This process's environment without the state folder that other tests may have named in it."""
+    return {name: value for name, value in os.environ.items() if name != "MLOPS_HOME"}
+
+
 @dataclass
 class Checkout:
     """A folder with data and a recipe, in which the stage runs as users run it."""
@@ -52,7 +57,7 @@ class Checkout:
         return subprocess.Popen(
             [sys.executable, "-m", "ml.train", "--recipe", "recipe.yaml"],
             cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "MLOPS_EVENTS": "events.jsonl", **environment},
+            env={**_own_environment(), "PYTHONPATH": str(ROOT), "MLOPS_EVENTS": "events.jsonl", **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
