@@ -20,10 +20,11 @@ def train(
     from configs.recipe import load_recipe
     from infra.repository.git import find_root
     from infra.stack.environment import client_environment
+    from infra.stack.state import stack_home
 
     root = find_root(Path.cwd())
     load_recipe(root / recipe)  # mistakes are told here, before anything starts
-    home = Path(os.environ.get("MLOPS_HOME", root / ".mlops")).absolute()
+    home = stack_home(root)
     os.environ.update(client_environment(home))
 
     from rich.console import Console

@@ -15,6 +15,7 @@ from configs.problems import Problem, UserError
 from configs.recipe import Recipe, load_recipe
 from infra.repository import git
 from infra.repository.dvc import Dvc
+from infra.stack.state import stack_home
 from tasks.verbs import say_errors_once
 
 PARAMS = "params.yaml"
@@ -75,18 +76,13 @@ def open_job(recipe_path: str, *, select: bool = True) -> Iterator[Job]:
     root = git.find_root(Path.cwd())
     with Dvc(root) as dvc:
         recipe = load_recipe(root / recipe_path)
-        home = state_folder(root)
+        home = stack_home(root)
         run_id = str(flow_run.id or "manual")
         folder = home / "runs" / run_id
         folder.mkdir(parents=True, exist_ok=True)
         if select:
             select_recipe(root, recipe_path)
         yield Job(root, home, folder, recipe_path, recipe, git.code_version(root), dvc, run_id)
-
-
-def state_folder(root: Path) -> Path:
-    """Return the folder of the checkout's state: ``MLOPS_HOME``, or ``.mlops`` in the checkout."""
-    return Path(os.environ.get("MLOPS_HOME", root / ".mlops")).absolute()
 
 
 def select_recipe(root: Path, recipe_path: str) -> None:

@@ -9,8 +9,8 @@ from prefect.artifacts import create_table_artifact
 from configs.problems import Problem, UserError
 from infra.repository.git import find_root
 from infra.reproduction import Reproduction, reproduce
+from infra.stack.state import stack_home
 from infra.tracking.access import mlflow_server, tracker_errors_for_people
-from tasks.job import state_folder
 from tasks.verbs import log, verb
 
 
@@ -22,7 +22,7 @@ def reproduce_version(model: str, tolerance: float, *, keep: bool) -> Reproducti
         UserError: it cannot be made again, or what came out differs by more than ``tolerance``.
     """
     root = find_root(Path.cwd())
-    home = state_folder(root)
+    home = stack_home(root)
     server = mlflow_server(home)
     with tracker_errors_for_people(server):
         result = reproduce(

@@ -81,9 +81,9 @@ def _reachable(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def stack_home() -> Path:
-    """The state folder: ``MLOPS_HOME``, or ``.mlops`` below the current directory. Absolute; need not exist."""
-    return Path(os.environ.get("MLOPS_HOME") or ".mlops").absolute()
+def stack_home(checkout: Path = Path()) -> Path:
+    """The state folder: ``MLOPS_HOME``, or ``.mlops`` below ``checkout``. Absolute; need not exist."""
+    return Path(os.environ.get("MLOPS_HOME") or checkout / ".mlops").absolute()
 
 
 def stack_id(home: Path) -> str:
