@@ -170,9 +170,9 @@ def rename(file_id: bytes, path: str, *, replace: bool) -> Request:
     return _set_info(file_id, 10, (_RENAME.pack(replace, 0, len(name)) + name).ljust(24, b"\0"))
 
 
-def delete(file_id: bytes) -> Request:
-    """Delete an open file, opened with ``DELETE`` access, when it is closed ([MS-FSCC] 2.4.11)."""
-    return _set_info(file_id, 13, b"\1")
+def delete(file_id: bytes, *, on: bool = True) -> Request:
+    """Delete an open file, opened with ``DELETE`` access, when it is closed, or no longer ([MS-FSCC] 2.4.11)."""
+    return _set_info(file_id, 13, bytes((on,)))
 
 
 def set_size(file_id: bytes, size: int) -> Request:
