@@ -107,6 +107,13 @@ def measure(clients: Clients, work: Work, title: str, names: list[str], pairs: i
     shutil.rmtree(shared / "source")
 
 
+def versions(names: list[str]) -> str:
+    """Return the versions of the programs that take part."""
+    calls = [("smbd", "--version")] + [("rclone", "version")] * any(name.startswith("rclone") for name in names)
+    answers = [subprocess.run(call, capture_output=True, text=True, check=True).stdout for call in calls]
+    return ", ".join(f"{call[0]} {answer.split()[1]}" for call, answer in zip(calls, answers, strict=True))
+
+
 def main() -> None:
     """Run the pairs and print the tables."""
     parser = arguments(__doc__ or "", [*WORKS, *FAR])
@@ -121,6 +128,7 @@ def main() -> None:
                 sys.exit(
                     f"{program} is missing; on Debian and Ubuntu: apt-get install {program}; or --without '{name}'"
                 )
+        print(f"{versions(names)}; {os.cpu_count()} cores", flush=True)
         for name, work in WORKS.items():
             if name in options.work:
                 measure(near, work.scaled(options.scale), "Loopback", names, options.pairs)
