@@ -3,11 +3,10 @@
 Importing this costs next to nothing: every interpreter of the environment does it when it starts (``dvc_smb.pth``).
 """
 
-from typing import TYPE_CHECKING
-
 __version__ = "0.1.0"
 __all__ = ["SMB", "Options", "SMBFileSystem", "__version__", "register"]
 
+TYPE_CHECKING = False  # typing takes longer to import than all of this
 if TYPE_CHECKING:
     from dvc_smb.dvc_filesystem import SMBFileSystem
     from dvc_smb.filesystem import SMB

@@ -1,4 +1,4 @@
-"""Tells DVC about ``smb://``. Every interpreter of the environment imports this when it starts, through ``dvc_smb.pth``.
+"""Tells DVC about ``smb://``. ``dvc_smb.pth`` makes every interpreter of the environment import this when it starts.
 
 DVC has two tables, of filesystems and of the options of remotes, and no way to add to them from outside
 (treeverse/dvc#10994 would bring entry points). So this waits until DVC loads the modules with the tables, and adds a
@@ -10,17 +10,24 @@ at the moment when DVC is used.
 
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from importlib.abc import Loader
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+
 SCHEME = "smb"
 
 
-def _add_filesystem(module):  # type: ignore[no-untyped-def]
+def _add_filesystem(module: "ModuleType") -> None:
     module.known_implementations.setdefault(
         SCHEME,
         {"class": "dvc_smb.SMBFileSystem", "err": "smb is supported, but requires 'dvc-smb' to be installed"},
     )
 
 
-def _add_options(module):  # type: ignore[no-untyped-def]
+def _add_options(module: "ModuleType") -> None:
     from dvc_smb.dvc_schema import schema
 
     if SCHEME in module.REMOTE_SCHEMAS:
@@ -36,7 +43,7 @@ def _add_options(module):  # type: ignore[no-untyped-def]
 ROWS = {"dvc_objects.fs": _add_filesystem, "dvc.config_schema": _add_options}
 
 
-def _add(name, module):  # type: ignore[no-untyped-def]
+def _add(name: str, module: "ModuleType") -> None:
     try:
         ROWS[name](module)
     except Exception as error:
@@ -53,14 +60,16 @@ def _add(name, module):  # type: ignore[no-untyped-def]
 class _Loader:
     """Loads a module as its own loader does, then adds the row. Leaves no trace in the module."""
 
-    def __init__(self, loader):  # type: ignore[no-untyped-def]
+    def __init__(self, loader: "Loader") -> None:
         self._loader = loader
 
-    def create_module(self, spec):  # type: ignore[no-untyped-def]
+    def create_module(self, spec: "ModuleSpec") -> "ModuleType | None":
         return self._loader.create_module(spec)
 
-    def exec_module(self, module):  # type: ignore[no-untyped-def]
-        module.__spec__.loader = module.__loader__ = self._loader
+    def exec_module(self, module: "ModuleType") -> None:
+        module.__loader__ = self._loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
         self._loader.exec_module(module)
         _add(module.__name__, module)
 
@@ -69,7 +78,9 @@ class Finder:
     """Finds the two modules as the other finders do, with :class:`_Loader` around their loaders."""
 
     @staticmethod
-    def find_spec(name, path=None, target=None):  # type: ignore[no-untyped-def]
+    def find_spec(
+        name: str, path: "Sequence[str] | None" = None, target: "ModuleType | None" = None
+    ) -> "ModuleSpec | None":
         if name not in ROWS:
             return None
         for finder in sys.meta_path:
@@ -77,8 +88,8 @@ class Finder:
                 continue
             spec = finder.find_spec(name, path, target)
             if spec is not None:
-                if hasattr(spec.loader, "exec_module"):
-                    spec.loader = _Loader(spec.loader)
+                if spec.loader is not None and hasattr(spec.loader, "exec_module"):
+                    spec.loader = _Loader(spec.loader)  # type: ignore[assignment]
                 return spec
         return None
 
