@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from smb_servers.fixtures import Place
 from smb_servers.objects import make_objects, move, objects, wrong
 from smb_servers.smbd import Smbd

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from smb_servers.fixtures import Place
-from smb_servers.objects import make_objects, moving, objects, others, watched, wrong
+from smb_servers.objects import Mover, make_objects, objects, others, watched, wrong
 
 SIZES = [*range(1, 30_000, 150), 3_000_000, 17_000_000]
 
@@ -15,9 +16,10 @@ SIZES = [*range(1, 30_000, 150), 3_000_000, 17_000_000]
 def test_two_processes_push_the_same_objects(seed: int, place: Place, tmp_path: Path) -> None:
     names = set(make_objects(tmp_path, SIZES, seed))
     with watched(place.path) as seen_wrong:
-        clients = [moving("push", tmp_path, place.url, place.server.password) for _ in range(2)]
-        outputs = [client.communicate(timeout=120)[0] for client in clients]
-    assert [client.returncode for client in clients] == [0, 0], "\n".join(outputs)
+        clients = [Mover("push", tmp_path, place.url, password=place.server.password) for _ in range(2)]
+        for client in clients:
+            arrived, output = client.finish()
+            assert arrived, output
     assert seen_wrong == []
     assert wrong(place.path) == []
     assert set(objects(place.path)) == names
@@ -26,14 +28,14 @@ def test_two_processes_push_the_same_objects(seed: int, place: Place, tmp_path: 
 
 def test_a_pull_beside_a_push_gets_only_whole_objects(place: Place, tmp_path: Path) -> None:
     names = set(make_objects(tmp_path / "cache", SIZES, 3))
-    push = moving("push", tmp_path / "cache", place.url, place.server.password)
+    push = Mover("push", tmp_path / "cache", place.url, password=place.server.password)
     pulls = 0
-    while push.poll() is None or pulls == 0:
-        pull = moving("pull", tmp_path / f"clone{pulls}", place.url, place.server.password)
-        output, _ = pull.communicate(timeout=60)
-        assert pull.returncode == 0 or "No such file" in output, output
+    while push.process.is_alive() or pulls == 0:
+        arrived, output = Mover("pull", tmp_path / f"clone{pulls}", place.url, password=place.server.password).finish()
+        assert arrived, output
         assert wrong(tmp_path / f"clone{pulls}") == []
         assert set(objects(tmp_path / f"clone{pulls}")) <= names
         pulls += 1
-    assert push.communicate(timeout=60) and push.returncode == 0
+    arrived, output = push.finish()
+    assert arrived, output
     assert set(objects(place.path)) == names

@@ -1,20 +1,18 @@
 """Objects of DVC in a cache and in a share, moved as ``dvc push`` and ``dvc pull`` move them, and what must hold then.
 
-A test moves them in its own process, or in one that it kills::
-
-    DVC_SMB_PASSWORD=... python -m smb_servers.objects push CACHE URL '{"connections": 4}'
+A test moves them in its own process, or in one that it can kill.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
+import multiprocessing
 import os
 import random
 import re
-import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -90,39 +88,60 @@ def move(action: str, cache: Path, url: str, **options: Any) -> bool:
     return not moved.failed
 
 
-def moving(action: str, cache: Path, url: str, password: str, **options: Any) -> subprocess.Popen[str]:
-    """Start a process that does :func:`move`; it ends with 0 when all arrived."""
-    paths = [str(Path(__file__).parents[1]), str(Path(dvc_smb.__file__).parents[1])]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([*paths, *filter(None, [os.environ.get("PYTHONPATH")])]),
-        "DVC_SMB_PASSWORD": password,
-        "DVC_NO_ANALYTICS": "1",
-    }
-    return subprocess.Popen(
-        [sys.executable, "-m", "smb_servers.objects", action, str(cache), url, json.dumps(options)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment,
-    )
+class Mover:
+    """A process that does :func:`move`, forked from a server that has imported DVC already."""
+
+    def __init__(self, action: str, cache: Path, url: str, **options: Any) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["dvc_smb._hook", "dvc.cli", "dvc.repo", "dvc.fs", "dvc.api", "dvc_data.index"])
+        with tempfile.NamedTemporaryFile(prefix="mover-", delete=False) as file:
+            self._output = Path(file.name)
+        self.process = context.Process(target=_forked, args=(str(self._output), action, cache, url), kwargs=options)
+        self.process.start()
+
+    def kill(self) -> None:
+        """Kill it as ``kill -9`` does."""
+        self.process.kill()
+        self.process.join(10)
+
+    def finish(self, seconds: float = 60) -> tuple[bool, str]:
+        """Wait for its end; return whether all arrived, and what it printed."""
+        self.process.join(seconds)
+        late = self.process.is_alive()
+        self.kill()
+        output = self._output.read_text()
+        self._output.unlink()
+        if late:
+            raise TimeoutError(f"it took longer than {seconds} s, and printed:\n{output}")
+        return self.process.exitcode == 0, output
+
+
+def _forked(output: str, action: str, cache: Path, url: str, **options: Any) -> None:
+    with Path(output).open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    arrived = move(action, cache, url, **options)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    sys.exit(0 if arrived else 1)
 
 
 @contextlib.contextmanager
 def watched(folder: Path) -> Iterator[list[str]]:
     """Look at a remote all the time, as another client would; yields the objects that were ever seen incomplete."""
     seen_wrong: list[str] = []
-    seen: set[Path] = set()
+    seen: set[tuple[str, int]] = set()
     stop = threading.Event()
 
     def watch() -> None:
-        while not stop.wait(0.001):
+        while not stop.wait(0.01):
             for name, path in objects(folder).items():
-                if path not in seen:
-                    seen.add(path)
-                    with contextlib.suppress(FileNotFoundError):
-                        if not is_right(name, path):
-                            seen_wrong.append(name)
+                # Gone again: the test has emptied the folder.
+                with contextlib.suppress(FileNotFoundError):
+                    key = name, path.stat().st_ino
+                    if key not in seen and not is_right(name, path):
+                        seen_wrong.append(name)
+                    seen.add(key)
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -131,13 +150,3 @@ def watched(folder: Path) -> Iterator[list[str]]:
     finally:
         stop.set()
         thread.join()
-
-
-def main() -> int:
-    """Move, and return whether something failed."""
-    action, cache, url, options = sys.argv[1:]
-    return 0 if move(action, Path(cache), url, **json.loads(options)) else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
