@@ -54,8 +54,7 @@ def test_names(client: SMB, place: Place, name: str, folder: str, size: int) -> 
     local.write_bytes(content)
     try:
         client.put_file(str(local), target)
-    except OSError as error:
-        assert str(error)
+    except OSError:
         # Refused, so nothing was made of a part of the name.
         assert list((place.path / root).iterdir()) == []
         assert not representable(name) or not representable(folder)
@@ -77,13 +76,8 @@ def test_names(client: SMB, place: Place, name: str, folder: str, size: int) -> 
 
 def representable(name: str) -> bool:
     """Return whether SMB has this name ([MS-FSCC] 2.1.5) and the server's disk too."""
-    return not (
-        set(name) & set('"*:<>?|\\')
-        or min(name) < " "
-        or name[-1] in ". "
-        or len(name.encode()) > 255
-        or "\x7f" in name
-    )
+    forbidden = set(name) & set('"*:<>?|\\\x7f') or min(name) < " " or name[-1] in ". "
+    return not forbidden and len(name.encode()) <= 255
 
 
 @any_time
