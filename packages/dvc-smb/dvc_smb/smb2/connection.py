@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from dvc_smb.smb2 import status
 from dvc_smb.smb2.errors import Disconnected, NoAnswer, ProtocolError, SMBError
@@ -427,7 +427,9 @@ class Connection(asyncio.BufferedProtocol):
         self.broken = error
         pending, self._pending = self._pending, {}
         waiters, self._waiters = self._waiters, deque()
-        for future in (*(entry.future for entry in pending.values()), *(waiter for _, waiter in waiters)):
+        futures: list[asyncio.Future[Any]] = [entry.future for entry in pending.values()]
+        futures += [waiter for _, waiter in waiters]
+        for future in futures:
             if not future.done():
                 future.set_exception(type(error)(str(error)))
                 future.exception()  # nobody need await it

@@ -40,7 +40,9 @@ DIRECTORY, SEQUENTIAL, NOT_DIRECTORY, DELETE_ON_CLOSE, OPEN_LINK = 0x1, 0x4, 0x4
 # Attributes, [MS-FSCC] 2.6.
 ATTRIBUTE_DIRECTORY, ATTRIBUTE_NORMAL, ATTRIBUTE_REPARSE_POINT = 0x10, 0x80, 0x400
 
-_SHARE_ALL = 7  # others may read, write and delete meanwhile
+# What others may do with an open file meanwhile, 2.2.13.
+SHARE_ALL, SHARE_READ_WRITE = 7, 3
+
 _IMPERSONATION = 2
 _EPOCH = 11_644_473_600  # seconds from 1601, where FILETIME starts, to 1970
 _FORBIDDEN = re.compile(r'[\\:*?"<>|\x00-\x1f]')  # [MS-FSCC] 2.1.5: "a:b" would open a stream of a
@@ -134,11 +136,13 @@ def encode_path(path: str) -> bytes:
     return encoded
 
 
-def create(path: str, access: int, disposition: int = OPEN, options: int = 0) -> Request:
-    """Open, or make, a file or directory; others may read, write and delete it meanwhile (2.2.13)."""
+def create(
+    path: str, access: int, disposition: int = OPEN, options: int = 0, *, sharing: int = SHARE_ALL
+) -> Request:
+    """Open, or make, a file or directory; ``sharing`` is what others may do with it meanwhile (2.2.13)."""
     name = encode_path(path)
     body = _CREATE.pack(
-        57, 0, 0, _IMPERSONATION, 0, 0, access, ATTRIBUTE_NORMAL, _SHARE_ALL, disposition, options, 120, len(name), 0, 0
+        57, 0, 0, _IMPERSONATION, 0, 0, access, ATTRIBUTE_NORMAL, sharing, disposition, options, 120, len(name), 0, 0
     )
     return Request(CREATE, 1, body + (name or b"\0\0"))
 
@@ -170,9 +174,9 @@ def rename(file_id: bytes, path: str, *, replace: bool) -> Request:
     return _set_info(file_id, 10, (_RENAME.pack(replace, 0, len(name)) + name).ljust(24, b"\0"))
 
 
-def delete(file_id: bytes) -> Request:
-    """Delete an open file, opened with ``DELETE`` access, when it is closed ([MS-FSCC] 2.4.11)."""
-    return _set_info(file_id, 13, b"\1")
+def delete(file_id: bytes, *, on: bool = True) -> Request:
+    """Delete an open file, opened with ``DELETE`` access, when it is closed, or no longer ([MS-FSCC] 2.4.11)."""
+    return _set_info(file_id, 13, bytes((on,)))
 
 
 def set_size(file_id: bytes, size: int) -> Request:

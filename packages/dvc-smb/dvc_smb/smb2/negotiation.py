@@ -94,8 +94,9 @@ def parse_negotiate(message: memoryview) -> Negotiated:
     if dialect == SMB_3_1_1:
         cipher, signing = _parse_contexts(message, context_at, contexts)
     most = None if capabilities & CAPABILITY_LARGE_MTU else CREDIT_SIZE
-    sizes = [min(value, most or value) for value in (transact, read, write)]
-    return Negotiated(dialect, mode, guid, capabilities, *sizes, bytes(message[at : at + size]), cipher, signing)
+    transact, read, write = (min(value, most or value) for value in (transact, read, write))
+    token = bytes(message[at : at + size])
+    return Negotiated(dialect, mode, guid, capabilities, transact, read, write, token, cipher, signing)
 
 
 def _parse_contexts(message: memoryview, at: int, count: int) -> tuple[int | None, int]:

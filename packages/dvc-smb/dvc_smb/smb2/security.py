@@ -75,7 +75,7 @@ def _cmac(key: bytes) -> Signature:
 
     def signature(message: memoryview, message_id: int, answer: bool) -> bytes:
         mac = fresh.copy()
-        mac.update(message)
+        mac.update(bytes(message))
         return mac.finalize()
 
     return signature
