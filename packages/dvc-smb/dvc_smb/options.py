@@ -182,4 +182,6 @@ _CHECKS: dict[str, Callable[[str, object], Any]] = {
     "jobs": _whole(1, 1024),
     "verify": _truth,
     "guest": _truth,
+    # How a remote gets its password; :mod:`dvc_smb.credentials` answers it.
+    "ask_password": _truth,
 }

@@ -40,7 +40,9 @@ DIRECTORY, SEQUENTIAL, NOT_DIRECTORY, DELETE_ON_CLOSE, OPEN_LINK = 0x1, 0x4, 0x4
 # Attributes, [MS-FSCC] 2.6.
 ATTRIBUTE_DIRECTORY, ATTRIBUTE_NORMAL, ATTRIBUTE_REPARSE_POINT = 0x10, 0x80, 0x400
 
-_SHARE_ALL = 7  # others may read, write and delete meanwhile
+# What others may do with an open file meanwhile, 2.2.13.
+SHARE_ALL, SHARE_READ_WRITE = 7, 3
+
 _IMPERSONATION = 2
 _EPOCH = 11_644_473_600  # seconds from 1601, where FILETIME starts, to 1970
 _FORBIDDEN = re.compile(r'[\\:*?"<>|\x00-\x1f]')  # [MS-FSCC] 2.1.5: "a:b" would open a stream of a
@@ -134,11 +136,13 @@ def encode_path(path: str) -> bytes:
     return encoded
 
 
-def create(path: str, access: int, disposition: int = OPEN, options: int = 0) -> Request:
-    """Open, or make, a file or directory; others may read, write and delete it meanwhile (2.2.13)."""
+def create(
+    path: str, access: int, disposition: int = OPEN, options: int = 0, *, sharing: int = SHARE_ALL
+) -> Request:
+    """Open, or make, a file or directory; ``sharing`` is what others may do with it meanwhile (2.2.13)."""
     name = encode_path(path)
     body = _CREATE.pack(
-        57, 0, 0, _IMPERSONATION, 0, 0, access, ATTRIBUTE_NORMAL, _SHARE_ALL, disposition, options, 120, len(name), 0, 0
+        57, 0, 0, _IMPERSONATION, 0, 0, access, ATTRIBUTE_NORMAL, sharing, disposition, options, 120, len(name), 0, 0
     )
     return Request(CREATE, 1, body + (name or b"\0\0"))
 
