@@ -136,9 +136,7 @@ def encode_path(path: str) -> bytes:
     return encoded
 
 
-def create(
-    path: str, access: int, disposition: int = OPEN, options: int = 0, *, sharing: int = SHARE_ALL
-) -> Request:
+def create(path: str, access: int, disposition: int = OPEN, options: int = 0, *, sharing: int = SHARE_ALL) -> Request:
     """Open, or make, a file or directory; ``sharing`` is what others may do with it meanwhile (2.2.13)."""
     name = encode_path(path)
     body = _CREATE.pack(
