@@ -417,14 +417,14 @@ class _Steps:
         from spnego.exceptions import SpnegoError
 
         try:
-            return context.step(token)
+            answer: bytes | None = context.step(token)
         except SpnegoError as error:
             raise self.unauthenticated(error) from None
         except Exception as error:
             # A token of the peer's making meets a parser that was not written against hostile ones.
-            raise ProtocolError(
-                f"{self.server} sent a malformed authentication token ({type(error).__name__})"
-            ) from None
+            kind = type(error).__name__
+            raise ProtocolError(f"{self.server} sent a malformed token of authentication ({kind})") from None
+        return answer
 
     def check_guest(self) -> None:
         if not self.options.guest:
