@@ -162,7 +162,7 @@ def listing_of(entries: list[tuple[str, int]]) -> bytes:
     for name, size in entries:
         entry = FileDirectoryInformation()
         entry["end_of_file"] = size
-        entry["file_name"] = name
+        entry["file_name"] = name.encode("utf-16-le")
         packed.append(entry.pack())
     for number, data in enumerate(packed[:-1]):
         padded = data + bytes(-len(data) % 8)
