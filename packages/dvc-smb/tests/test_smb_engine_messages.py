@@ -272,7 +272,7 @@ def test_status_names_are_those_of_smbprotocol() -> None:
 
 
 def test_header_is_what_smbprotocol_reads() -> None:
-    from dvc_smb.smb2.login import HEADER, MARK
+    from dvc_smb.smb2.header import HEADER, MARK
 
     header = SMB2HeaderRequest()
     header.unpack(HEADER.pack(MARK, 64, 3, 0, 8, 17, 12, 256, 2**40, 0, 77, 2**50, b"s" * 16) + b"body")

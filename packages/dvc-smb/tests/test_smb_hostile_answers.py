@@ -23,7 +23,8 @@ from dvc_smb.options import Options
 from dvc_smb.smb2 import messages, status
 from dvc_smb.smb2.connection import Connection, Reply
 from dvc_smb.smb2.errors import Disconnected, NoAnswer, ProtocolError, SMBError
-from dvc_smb.smb2.login import ANSWER, ASYNC, HEADER, MARK, SIGNED, Login, Session
+from dvc_smb.smb2.header import ANSWER, ASYNC, HEADER, MARK, SIGNED
+from dvc_smb.smb2.login import Login, Session
 from dvc_smb.smb2.messages import CREATE, ECHO, OPLOCK_BREAK, READ
 from dvc_smb.smb2.pool import Pool
 from dvc_smb.smb2.security import AES_128_GCM, AES_GMAC, Cipher, Signer
