@@ -18,7 +18,8 @@ class Credits:
     Attributes:
         free: granted and not spent.
         spent: on requests that are under way, or will be sent in this turn of the event loop.
-        most: the most that both were together, which is what one request can ever cost.
+        most: the most that were free, which is what one request can ever cost. (Free and spent together may be more:
+            servers grant anew for what they have received and not yet answered.)
         waiting: what all those cost that wait.
         paused: nothing is handed out, because the socket takes no more.
 
@@ -78,9 +79,8 @@ class Credits:
 
     def settled(self) -> None:
         """Note that all answers of a frame are settled; in between, a compound's grants are not complete."""
-        total = self.free + self.spent
-        if total > self.most or not self.spent:
-            self.most = total
+        if self.free > self.most or not self.spent:
+            self.most = self.free
 
     def serve(self) -> None:
         """Hand free credits to those who wait."""

@@ -70,16 +70,18 @@ class Dialogue:
             self._socket.close()
 
     def only_speaks_smb1(self, host: str, port: int) -> bool:
-        """Ask anew in the words of SMB 1 ([MS-CIFS] 2.2.4.52); a server that speaks more has no reason to answer."""
+        """Ask anew in the words of SMB 1 ([MS-CIFS] 2.2.4.52), and return whether the server chooses them."""
         dialect = b"\x02NT LM 0.12\0"
         request = b"\xffSMB\x72" + bytes(27) + b"\0" + len(dialect).to_bytes(2, "little") + dialect
         try:
             self.close()
             self.connect(host, port)
             self._send(request)
-            return bytes(self._receive()[:5]) == request[:5]
+            answer = bytes(self._receive())
         except OSError:
             return False
+        # After the header the count of words, and the number of the dialect; a server without SMB 1 chooses -1.
+        return answer[:5] == request[:5] and answer[33:35] == b"\0\0"
 
     def abort(self) -> None:
         self._aborted = True
