@@ -10,6 +10,7 @@ import hashlib
 import os
 import socket
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from struct import Struct
 from typing import TYPE_CHECKING
@@ -88,35 +89,47 @@ class Session:
     max_transact: int
 
 
-def log_in(options: Options, share: str) -> Session:
-    """Connect to ``share``, within ``options.login_timeout`` seconds (a slow name server apart).
+class Login:
+    """One attempt to log in; ``run`` it in a thread, ``abort`` it from any other."""
 
-    Raises:
-        HostNotFound, Unreachable, NoAnswer, Disconnected: the server cannot be reached, or not now.
-        LoginError: the account, or the kind of session that the options ask for, is refused.
-        ShareNotFound: the server has no such share, or it is no folder.
-        ProtocolError: the server does not follow the protocol.
-    """
-    dialogue = _Dialogue(options.server, time.monotonic() + options.login_timeout)
-    try:
-        dialogue.connect(options.host, options.port)
-        return _Login(options, share, dialogue).run()
-    except BaseException:
-        dialogue.close()
-        raise
+    def __init__(self, options: Options, share: str) -> None:
+        self._options = options
+        self._share = share
+        self._dialogue = _Dialogue(options.server)
+
+    def run(self) -> Session:
+        """Connect to the share, within ``options.login_timeout`` seconds (a silent name server apart).
+
+        Raises:
+            HostNotFound, Unreachable, NoAnswer, Disconnected, Busy: the server cannot be reached, or not now.
+            LoginError: the account, or the kind of session that the options ask for, is refused.
+            ShareNotFound: the server has no such share, or it is no folder.
+            ProtocolError: the server does not follow the protocol.
+        """
+        try:
+            self._dialogue.connect(self._options.host, self._options.port, self._options.login_timeout)
+            return _Steps(self._options, self._share, self._dialogue).run()
+        except BaseException:
+            self._dialogue.close()
+            raise
+
+    def abort(self) -> None:
+        """Make ``run`` end soon, with Disconnected."""
+        self._dialogue.abort()
 
 
 class _Dialogue:
     """One request, one answer, until the deadline."""
 
-    def __init__(self, peer: str, deadline: float) -> None:
+    def __init__(self, peer: str) -> None:
         self.peer = peer
         self.session_id = 0
         self.tree_id = 0
         self.message_id = 0
         self.credits = 1
         self.transcript = bytes(64)
-        self._deadline = deadline
+        self._deadline = 0.0
+        self._aborted = False
         self._socket: socket.socket | None = None
 
     @property
@@ -125,27 +138,24 @@ class _Dialogue:
             raise RuntimeError("not connected")
         return self._socket
 
-    def connect(self, host: str, port: int) -> None:
+    def connect(self, host: str, port: int, timeout: float) -> None:
+        self._deadline = time.monotonic() + timeout
         try:
             addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (socket.gaierror, UnicodeError):
             raise HostNotFound(f"the host {host!r} is unknown: check its name, or this machine's name server") from None
         refusal: OSError | None = None
-        for family, kind, protocol, _, address in addresses:
-            candidate = socket.socket(family, kind, protocol)
+        for number, (family, kind, protocol, _, address) in enumerate(addresses):
+            self._socket = socket.socket(family, kind, protocol)
             try:
-                candidate.settimeout(self._left())
-                candidate.connect(address)
-                candidate.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                candidate.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                self._socket.settimeout(self._left() / (len(addresses) - number))
+                self._socket.connect(address)
+                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             except OSError as error:
-                candidate.close()
+                self._socket.close()
                 refusal = error
-            except BaseException:
-                candidate.close()
-                raise
             else:
-                self._socket = candidate
                 return
         if isinstance(refusal, TimeoutError):
             raise self._silence()
@@ -157,6 +167,12 @@ class _Dialogue:
     def close(self) -> None:
         if self._socket is not None:
             self._socket.close()
+
+    def abort(self) -> None:
+        self._aborted = True
+        if self._socket is not None:
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
 
     def ask(
         self, command: int, body: bytes, signer: Signer | None = None, cipher: Cipher | None = None
@@ -251,6 +267,8 @@ class _Dialogue:
         return buffer
 
     def _left(self) -> float:
+        if self._aborted:
+            raise Disconnected(f"the login at {self.peer} was given up")
         left = self._deadline - time.monotonic()
         if left <= 0:
             raise self._silence()
@@ -268,7 +286,7 @@ class _Dialogue:
         return Disconnected(f"{self.peer} ended the connection during the login ({why})")
 
 
-class _Login:
+class _Steps:
     """The steps from an open socket to an open share."""
 
     def __init__(self, options: Options, share: str, dialogue: _Dialogue) -> None:
@@ -277,7 +295,9 @@ class _Login:
         self.dialogue = dialogue
         self.server = dialogue.peer
         self.client_guid = os.urandom(16)
-        self.security_mode = negotiation.SIGNING_REQUIRED if options.sign else negotiation.SIGNING_ENABLED
+        self.security_mode = negotiation.SIGNING_ENABLED
+        if options.sign and not options.guest:
+            self.security_mode = negotiation.SIGNING_REQUIRED
 
     def run(self) -> Session:
         self.negotiated = self.negotiate()
@@ -295,16 +315,12 @@ class _Login:
             self.dialogue.tree_id,
             self.dialogue.message_id,
             self.dialogue.credits,
-            signer if self.signs and not encrypted else None,
+            signer if self.options.sign and not encrypted else None,
             cipher if encrypted else None,
             self.negotiated.max_read,
             self.negotiated.max_write,
             self.negotiated.max_transact,
         )
-
-    @property
-    def signs(self) -> bool:
-        return self.options.sign
 
     def encrypts(self, session_flags: int) -> bool:
         return bool(session_flags & negotiation.SESSION_ENCRYPTED) or self.options.encrypt is True
