@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import random
 from pathlib import Path
@@ -11,6 +12,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from dvc_smb.filesystem import SMB
+from dvc_smb.options import Options
+from dvc_smb.smb2 import messages
+from dvc_smb.smb2.pool import Pool
 from smb_servers.fixtures import Place
 
 MIB = 1 << 20
@@ -136,3 +140,23 @@ def test_more_than_4_gib(client: SMB, place: Place, tmp_path: Path) -> None:
         assert client.cat_file(target, start=offset, end=offset + len(mark)) == mark
         window = client.cat_file(target, start=offset - 30_000_000, end=offset + len(mark))
         assert window == bytes(30_000_000) + mark
+
+
+def test_a_write_behind_4_gib(place: Place) -> None:
+    """A sparse file on the server is made by one write, and the engine's offsets have 64 bits."""
+    options = Options(host="127.0.0.1", port=place.server.port, user="alice", password=place.server.password)
+    offset = (1 << 32) + 12_345
+
+    async def write() -> None:
+        pool = Pool(options, place.share)
+        connection = await pool.pick()
+        created = messages.create(f"{place.name}/sparse", messages.WRITE_DATA, messages.CREATE_NEW)
+        written = messages.write(messages.RELATED_FILE, offset, b"behind four GiB")
+        for future in await connection.send([created, written, messages.close(messages.RELATED_FILE)]):
+            assert (await future).status == 0
+        await pool.close()
+
+    asyncio.run(write())
+    with (place.path / "sparse").open("rb") as file:
+        file.seek(offset)
+        assert file.read() == b"behind four GiB"

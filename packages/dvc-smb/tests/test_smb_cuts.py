@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dvc_smb.filesystem import SMB
+from dvc_smb.smb2 import pool
 from smb_servers.fixtures import Place
 from smb_servers.objects import Mover, make_objects, move, objects, others, watched, wrong
 from smb_servers.proxy import Proxy
@@ -22,6 +23,12 @@ CUTS = 30
 SMALL_SIZES = [0, 1, *range(1000, 31000, 500)]
 LARGE_SIZES = [300_000, 1_500_000, 2_500_000, 18_000_000]
 KINDS = {"small": (SMALL_SIZES, 500, 40_000), "large": (LARGE_SIZES, 100_000, 6_000_000)}
+
+
+@pytest.fixture(autouse=True)
+def _impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Try again soon: the delays of a real client only cost time here."""
+    monkeypatch.setattr(pool, "_FIRST_DELAY", 0.01)
 
 
 def options(server: Smbd) -> dict[str, object]:

@@ -75,7 +75,7 @@ def move(action: str, cache: Path, url: str, **options: Any) -> bool:
     from dvc_data.hashfile.transfer import transfer
     from dvc_objects.fs import LocalFileSystem
 
-    filesystem = dvc_smb.SMBFileSystem(url=url, **options)
+    filesystem = dvc_smb.SMBFileSystem(**{**dvc_smb.SMBFileSystem._get_kwargs_from_urls(url), **options})
     here = get_odb(LocalFileSystem(), str(cache / OBJECTS), hash_name="md5")
     there = get_odb(filesystem, f"{filesystem._strip_protocol(url)}/{OBJECTS}", hash_name="md5")
     source, target = (here, there) if action == "push" else (there, here)
