@@ -306,8 +306,8 @@ async def _rename(
 ) -> list[memoryview]:
     try:
         return await answers(connection, requests, path)
-    except PermissionError:
-        # Servers refuse a rename over a folder as if it were for lack of rights.
+    except (PermissionError, FileExistsError):
+        # That is how servers refuse a rename over a folder.
         if (await share.stat(name, path)).is_directory:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path) from None
         raise
