@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from dvc_smb.errors import EndlessFolder
 from dvc_smb.names import is_temporary
-from dvc_smb.share import Share, close_soon, open_with
+from dvc_smb.share import Share, close, in_background, open_with
 from dvc_smb.smb2 import messages, status
 from dvc_smb.smb2.messages import RELATED_FILE, Entry, Opened
 
@@ -102,7 +102,7 @@ async def _list_in_turns(share: Share, name: str, path: str, pattern: str) -> Fo
                 raise status.os_error(reply.status, path)
             entries += messages.parse_listing(reply.message)
     finally:
-        close_soon(connection, opened.file_id)
+        in_background(close(connection, opened.file_id))
 
 
 def without_temporaries(entries: Iterable[Entry]) -> Iterator[Entry]:

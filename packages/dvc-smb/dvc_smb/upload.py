@@ -22,7 +22,7 @@ from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
 from dvc_smb import hashing, names, temporaries
 from dvc_smb.errors import Incomplete
-from dvc_smb.share import Share, answers, close_soon, drop, open_with
+from dvc_smb.share import Share, answers, drop, open_with
 from dvc_smb.smb2 import messages, status
 from dvc_smb.smb2.connection import Connection, Reply
 from dvc_smb.smb2.messages import RELATED_FILE, Request
@@ -133,12 +133,13 @@ async def _store_small(
     requests = [_create(temporary)]
     if content:
         requests.append(messages.write(RELATED_FILE, 0, content))
-    opened, written = await open_with(connection, requests, path)
+    opened, written = await open_with(connection, requests, path, temporary=True)
     try:
         for reply in written:
             _confirm(reply, len(content), path)
     except OSError:
-        await drop(connection, opened.file_id)
+        with suppress(OSError):
+            await drop(connection, opened.file_id)
         raise
     renamed = messages.rename(opened.file_id, name, replace=replace)
     await _rename(share, connection, [renamed, messages.close(RELATED_FILE)], name, path)
@@ -187,7 +188,7 @@ class Upload:
             await self._abort(lost=kind is not None and issubclass(kind, _LOST))
 
     async def _open(self, connection: Connection, request: Request) -> None:
-        opened, _ = await open_with(connection, [request], self._path)
+        opened, _ = await open_with(connection, [request], self._path, temporary=not self._handles)
         self._handles.append(Handle(connection, opened))
 
     async def write(self, data: memoryview) -> None:
@@ -241,15 +242,19 @@ class Upload:
     async def _abort(self, *, lost: bool) -> None:
         for _, future in self._pending:
             future.cancel()
-        for connection, opened in self._handles[1:]:
-            close_soon(connection, opened.file_id)
         if lost:
             return
-        if self._handles:
-            connection, opened = self._handles[0]
-            await drop(connection, opened.file_id)
-        else:
+        if not self._handles:
             await self._share.discard(self._temporary)
+        # The last one to close it takes the file with it: whoever is told of the failure finds it gone.
+        await asyncio.gather(
+            *(drop(connection, opened.file_id) for connection, opened in self._handles[:1]),
+            *(
+                answers(connection, [messages.close(opened.file_id)], self._path)
+                for connection, opened in self._handles[1:]
+            ),
+            return_exceptions=True,
+        )
 
 
 class _LocalFile:
