@@ -39,6 +39,7 @@ class Share:
         self.path = f"/{name}"
         self.verify = options.verify
         self.streams = asyncio.Semaphore(STREAMS)
+        self._abandoned: list[str] = []
         self._done: set[Key] = set()
         self._doing: dict[Key, asyncio.Future[None]] = {}
 
@@ -119,6 +120,18 @@ class Share:
                     raise
 
         await self.pool.retrying(attempts.count(remove))
+
+    async def give_up(self, temporary: str, error: BaseException | None) -> None:
+        """Delete a temporary whose upload has failed: now, or if the connection was lost, after a later upload."""
+        if isinstance(error, (ConnectionError, TimeoutError)):
+            self._abandoned.append(temporary)
+        else:
+            await self.discard(temporary)
+
+    async def clean(self) -> None:
+        """Delete the temporaries of uploads whose connections were lost."""
+        while self._abandoned:
+            await self.discard(self._abandoned.pop())
 
     async def discard(self, name: str) -> None:
         """Delete a file if that is possible now."""

@@ -97,6 +97,23 @@ def test_parts_of_a_file_beyond_4_gib(fs: SMB, place: Place) -> None:
     assert fs.size(path) == (5 << 30) + 7
 
 
+def test_writes_beyond_4_gib(fs: SMB, place: Place) -> None:
+    path = f"{place.smb_path}/sparse"
+    share, name = fs.share_of(path)
+
+    async def write() -> None:
+        async with Upload(share, name, path, 5 << 30) as upload:
+            # As if all before it had been sent; the server leaves a hole there.
+            upload._sent = upload._confirmed = (4 << 30) - 3
+            await upload.write(memoryview(b"across" + bytes(20 << 20) + b"the end"))
+            await upload.commit()
+
+    sync(fs.loop, write)
+    with (place.path / "sparse").open("rb") as file:
+        file.seek((4 << 30) - 3)
+        assert file.read() == b"across" + bytes(20 << 20) + b"the end"
+
+
 LARGE = """
 import resource, sys
 from dvc_smb.filesystem import SMB
@@ -108,16 +125,12 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 
 
-@pytest.mark.slow
-def test_a_file_beyond_4_gib_is_never_in_memory(place: Place, tmp_path: Path) -> None:
-    marks = {0: b"start", (2 << 30) - 2: b"half", (4 << 30) - 2: b"across", (4 << 30) + 12345: b"end"}
+def test_a_large_file_is_never_in_memory(place: Place, tmp_path: Path) -> None:
     with (tmp_path / "source").open("wb") as file:
-        for position, mark in marks.items():
-            file.seek(position)
-            file.write(mark)
-    server, remote = place.server, f"{place.smb_path}/large"
+        file.truncate(600 << 20)
+    server = place.server
     arguments = [server.host, str(server.port), server.user, server.password]
-    arguments += [str(tmp_path / "source"), remote, str(tmp_path / "back")]
+    arguments += [str(tmp_path / "source"), f"{place.smb_path}/large", str(tmp_path / "back")]
     try:
         done = subprocess.run(
             [sys.executable, "-c", LARGE, *arguments],
@@ -128,15 +141,10 @@ def test_a_file_beyond_4_gib_is_never_in_memory(place: Place, tmp_path: Path) ->
             env=ENVIRONMENT,
         )
         assert done.returncode == 0, done.stderr
-        assert int(done.stdout) < 400
-        for path in (place.path / "large", tmp_path / "back"):
-            assert path.stat().st_size == (4 << 30) + 12345 + 3
-            with path.open("rb") as file:
-                for position, mark in marks.items():
-                    file.seek(position)
-                    assert file.read(len(mark)) == mark
+        assert int(done.stdout) < 200, "megabytes, of which an empty client needs about 60"
+        assert (tmp_path / "back").stat().st_size == (place.path / "large").stat().st_size == 600 << 20
     finally:
-        for path in (place.path / "large", tmp_path / "back", tmp_path / "source"):
+        for path in (place.path / "large", tmp_path / "back"):
             path.unlink(missing_ok=True)
 
 
@@ -145,9 +153,7 @@ def test_a_file_beyond_4_gib_is_never_in_memory(place: Place, tmp_path: Path) ->
 
 @pytest.mark.parametrize("size", [5, FIRST_READ + 5, STRIPED + 5])
 @pytest.mark.parametrize("damage", ["truncated", "emptied", "altered"])
-def test_a_damaged_object_is_named_and_never_arrives(
-    fs: SMB, place: Place, tmp_path: Path, size: int, damage: str
-) -> None:
+def test_a_damaged_object_never_arrives(fs: SMB, place: Place, tmp_path: Path, size: int, damage: str) -> None:
     data = content(size)
     path = object_path(place.smb_path, data)
     stored = place.path / path.removeprefix(f"{place.smb_path}/")
