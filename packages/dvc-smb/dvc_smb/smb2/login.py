@@ -107,7 +107,8 @@ class Login:
             ProtocolError: the server does not follow the protocol.
         """
         try:
-            self._dialogue.connect(self._options.host, self._options.port, self._options.login_timeout)
+            self._dialogue.start_clock(self._options.login_timeout)
+            self._dialogue.connect(self._options.host, self._options.port)
             return _Steps(self._options, self._share, self._dialogue).run()
         except BaseException:
             self._dialogue.close()
@@ -138,8 +139,10 @@ class _Dialogue:
             raise RuntimeError("not connected")
         return self._socket
 
-    def connect(self, host: str, port: int, timeout: float) -> None:
+    def start_clock(self, timeout: float) -> None:
         self._deadline = time.monotonic() + timeout
+
+    def connect(self, host: str, port: int) -> None:
         try:
             addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (socket.gaierror, UnicodeError):
@@ -167,6 +170,18 @@ class _Dialogue:
     def close(self) -> None:
         if self._socket is not None:
             self._socket.close()
+
+    def only_speaks_smb1(self, host: str, port: int) -> bool:
+        """Ask anew in the words of SMB 1 ([MS-CIFS] 2.2.4.52); a server that speaks more has no reason to answer."""
+        dialect = b"\x02NT LM 0.12\0"
+        request = b"\xffSMB\x72" + bytes(27) + b"\0" + len(dialect).to_bytes(2, "little") + dialect
+        try:
+            self.close()
+            self.connect(host, port)
+            self._send(request)
+            return bytes(self._receive()[:5]) == request[:5]
+        except OSError:
+            return False
 
     def abort(self) -> None:
         self._aborted = True
@@ -226,8 +241,6 @@ class _Dialogue:
         mark, size, _, state, answered, granted, flags, following, identity, _, tree, session, _ = HEADER.unpack_from(
             answer
         )
-        if mark[1:] == b"SMB" and mark[:1] == b"\xff":
-            raise LoginError(f"{self.peer} speaks only SMB 1, which is not safe: allow SMB 3 on the server")
         if mark != MARK or size != 64 or not flags & ANSWER:
             raise ProtocolError(f"{self.peer} sent something else than an answer of SMB 2 or 3: is it an SMB server?")
         if answered != command or identity != message_id or following:
@@ -280,8 +293,7 @@ class _Dialogue:
     def _lost(self, why: str | None) -> OSError:
         if self.message_id <= 1:
             return Disconnected(
-                f"{self.peer} ended the connection ({why}) instead of negotiating: "
-                "it may speak only SMB 1 (allow SMB 3 there), be no SMB server, or be restarting"
+                f"{self.peer} ended the connection ({why}) instead of negotiating: is it an SMB server, or restarting?"
             )
         return Disconnected(f"{self.peer} ended the connection during the login ({why})")
 
@@ -326,9 +338,13 @@ class _Steps:
         return bool(session_flags & negotiation.SESSION_ENCRYPTED) or self.options.encrypt is True
 
     def negotiate(self) -> negotiation.Negotiated:
-        state, _, answer = self.dialogue.ask(
-            NEGOTIATE, negotiation.negotiate_request(self.client_guid, self.security_mode)
-        )
+        request = negotiation.negotiate_request(self.client_guid, self.security_mode)
+        try:
+            state, _, answer = self.dialogue.ask(NEGOTIATE, request)
+        except Disconnected:
+            if self.dialogue.only_speaks_smb1(self.options.host, self.options.port):
+                raise self.smb1() from None
+            raise
         if state == status.NOT_SUPPORTED:
             raise LoginError(f"{self.server} speaks none of SMB 2.1 to 3.1.1: allow SMB 3 on the server")
         if state:
@@ -401,14 +417,14 @@ class _Steps:
         from spnego.exceptions import SpnegoError
 
         try:
-            return context.step(token)
+            answer: bytes | None = context.step(token)
         except SpnegoError as error:
             raise self.unauthenticated(error) from None
         except Exception as error:
             # A token of the peer's making meets a parser that was not written against hostile ones.
-            raise ProtocolError(
-                f"{self.server} sent a malformed authentication token ({type(error).__name__})"
-            ) from None
+            kind = type(error).__name__
+            raise ProtocolError(f"{self.server} sent a malformed token of authentication ({kind})") from None
+        return answer
 
     def check_guest(self) -> None:
         if not self.options.guest:
@@ -466,7 +482,9 @@ class _Steps:
             raise ShareNotFound(f"{self.server} has no share {self.share!r}: check the first part of the URL's path")
         if state == status.ACCESS_DENIED:
             who = "guests" if self.options.guest else f"the user {self.options.user!r}"
-            hint = ", or it demands encryption: remove encrypt = false" if self.options.encrypt is False else ""
+            hint = (
+                "" if self.negotiated.cipher else " (it may demand encryption, which this server's SMB version lacks)"
+            )
             raise LoginError(
                 f"{self.server} gives {who} no access to the share {self.share!r}: ask its administrator{hint}"
             )
@@ -494,8 +512,9 @@ class _Steps:
 
     def refusal(self, state: int, what: str) -> OSError:
         if state in _ACCOUNT_ERRORS:
-            who = "guest" if self.options.guest else repr(self.options.user)
-            return LoginError(f"{self.server} refuses the user {who}: {_ACCOUNT_ERRORS[state]}")
+            if self.options.guest:
+                return LoginError(f"{self.server} lets no guest in: name a user and a password")
+            return LoginError(f"{self.server} refuses the user {self.options.user!r}: {_ACCOUNT_ERRORS[state]}")
         if isinstance(status.os_error(state, ""), ConnectionError):
             return Busy(f"{self.server} {what} for now ({status.name(state)}): try again later")
         return LoginError(f"{self.server} {what} with {status.name(state)}")
@@ -503,6 +522,9 @@ class _Steps:
     def unauthenticated(self, error: Exception) -> LoginError:
         reason = str(getattr(error, "base_message", "") or type(error).__name__).rstrip(".")
         return LoginError(f"the login of {self.options.user!r} at {self.server} by {self.options.auth} fails: {reason}")
+
+    def smb1(self) -> LoginError:
+        return LoginError(f"{self.server} speaks only SMB 1, which is not safe: allow SMB 3 on the server")
 
     def without_kerberos(self) -> LoginError:
         return LoginError('Kerberos needs its libraries: pip install "pyspnego[kerberos]", or set auth to ntlm')
