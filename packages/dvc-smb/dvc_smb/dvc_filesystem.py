@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dvc_objects.compat import cached_property
@@ -57,22 +58,7 @@ class SMBFileSystem(FileSystem):  # type: ignore[misc]
         # Not before a file is asked for: most commands of DVC name the remote without using it.
         from dvc_smb.dvc_reporting import ReportingSMB
 
-        options = self.options
-        return ReportingSMB(
-            options.host,
-            port=options.port,
-            user=options.user,
-            password=options.password,
-            domain=options.domain,
-            timeout=options.timeout,
-            encrypt=options.encrypt,
-            sign=options.sign,
-            auth=options.auth,
-            connections=options.connections,
-            verify=options.verify,
-            guest=options.guest,
-            skip_instance_cache=True,
-        )
+        return ReportingSMB(**asdict(self.options), skip_instance_cache=True)
 
     @classmethod
     def _strip_protocol(cls, path: str) -> str:

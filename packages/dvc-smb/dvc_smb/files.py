@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from typing import TYPE_CHECKING, Any
 
 from fsspec.asyn import sync
 from fsspec.spec import AbstractBufferedFile
 
-from dvc_smb.download import Stream
+from dvc_smb.streams import Stream
 from dvc_smb.upload import SMALL, Upload, store
 
 if TYPE_CHECKING:
@@ -29,14 +30,14 @@ class SMBFile(AbstractBufferedFile):  # type: ignore[misc]
 
     def __init__(self, fs: SMB, path: str, mode: str = "rb", block_size: Any = BLOCK, **options: Any) -> None:
         if mode == "xb" and fs.exists(path):
-            raise FileExistsError(f"{path} exists already")
-        super().__init__(fs, path, mode, BLOCK if block_size in (None, "default") else block_size, **options)
+            raise FileExistsError(errno.EEXIST, "it exists already", path)
         self._upload: Upload | None = None
+        super().__init__(fs, path, mode, BLOCK if block_size in (None, "default") else block_size, **options)
 
     def _fetch_range(self, start: int, end: int) -> bytes:
         return bytes(self.fs.cat_file(self.path, start=start, end=end))
 
-    async def _start(self) -> None:
+    async def _start(self) -> Upload:
         share, name = self.fs.share_of(self.path)
         upload = Upload(share, name, self.path)
         await upload.__aenter__()
@@ -46,7 +47,7 @@ class SMBFile(AbstractBufferedFile):  # type: ignore[misc]
         except BaseException as error:
             await upload.__aexit__(type(error), error, error.__traceback__)
             raise
-        self._upload = upload
+        return upload
 
     async def _copy_old(self, upload: Upload) -> None:
         share, name = self.fs.share_of(self.path)
@@ -71,8 +72,7 @@ class SMBFile(AbstractBufferedFile):  # type: ignore[misc]
             await store(share, data, name, self.path, replace=self.mode != "xb")
             return
         if self._upload is None:
-            await self._start()
-        assert self._upload is not None
+            self._upload = await self._start()
         await self._upload.write(data)
         if last:
             await self._upload.commit(replace=self.mode != "xb")
