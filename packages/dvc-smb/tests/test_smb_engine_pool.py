@@ -13,7 +13,7 @@ import pytest
 
 from dvc_smb.options import Options
 from dvc_smb.smb2 import messages
-from dvc_smb.smb2.errors import Disconnected, LoginError, SMBError, Unreachable
+from dvc_smb.smb2.errors import Disconnected, LoginError, ShareNotFound, SMBError, Unreachable
 from dvc_smb.smb2.messages import RELATED_FILE
 from dvc_smb.smb2.pool import Pool
 from smb_servers.proxy import Proxy
@@ -222,6 +222,16 @@ def test_refused_login_is_tried_once(smbd: Smbd, proxy: Proxy) -> None:
     results = run(pool, work)
     assert {type(result) for result in results} == {LoginError}
     assert len({id(result) for result in results}) > 1
+    assert proxy.connections == 1
+
+
+def test_missing_share_is_asked_for_once_by_all_who_wait(smbd: Smbd, proxy: Proxy) -> None:
+    pool = pool_of(smbd, "nope", port=proxy.port)
+
+    async def work() -> list[object]:
+        return await asyncio.gather(*(pool.retrying(pool.pick) for _ in range(64)), return_exceptions=True)
+
+    assert {type(result) for result in run(pool, work)} == {ShareNotFound}
     assert proxy.connections == 1
 
 

@@ -6,10 +6,8 @@ that is sent in one turn of the event loop leaves in one write, and answers are 
 
 from __future__ import annotations
 
-import array
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import NamedTuple, cast
 
 from dvc_smb.smb2 import status
@@ -20,6 +18,7 @@ from dvc_smb.smb2.inbox import LARGEST_FRAME, Inbox
 from dvc_smb.smb2.login import Session
 from dvc_smb.smb2.messages import CREDIT_SIZE, HEADER_SIZE, OPLOCK_BREAK, Request, echo
 from dvc_smb.smb2.security import TRANSFORM_SIZE
+from dvc_smb.smb2.watch import Watch, unsent
 
 #: Never more in one request, whatever a server offers: larger ones are slower and cost memory.
 LARGEST_PAYLOAD = 4 << 20
@@ -31,7 +30,6 @@ _WRITE_HIGH = 4 << 20
 _UNSOLICITED_ID = 0xFFFFFFFFFFFFFFFF
 _UNSOLICITED_MOST = 100
 _SEND_GRACE = 2.0  # seconds that a connection being closed waits for what is under way
-_CHECKS = 4  # times that the clock looks within one timeout
 _NO_SIGNATURE = b""
 
 
@@ -76,12 +74,9 @@ class Connection(asyncio.BufferedProtocol):
         self._pending: dict[int, _Pending] = {}
         self._outbox: list[bytes | bytearray] = []
         self._inbox = Inbox(self._take, session.peer)
-        # For the clock.
-        self._timer: asyncio.TimerHandle | None = None
+        self._watch = Watch(timeout, self._life, lambda: bool(self._pending), self._silent)
         self._answered = 0
         self._received = 0
-        self._last_life: tuple[int, int, int] = (0, 0, 0)
-        self._silent_checks = 0
         self._unsolicited = 0
 
     @classmethod
@@ -163,7 +158,7 @@ class Connection(asyncio.BufferedProtocol):
         count = len(requests)
         size = 4
         for _, _, body, data in requests:
-            size += -size + 4 & 7  # each message of a compound starts at a multiple of 8
+            size += (4 - size) % 8  # each message of a compound starts at a multiple of 8
             size += HEADER_SIZE + len(body) + len(data)
         frame = bytearray(size)
         view = memoryview(frame)
@@ -179,7 +174,7 @@ class Connection(asyncio.BufferedProtocol):
             wanted = charge
             if number < count:
                 after = end + len(data)
-                after += -after + 4 & 7
+                after += (4 - after) % 8
                 following = after - at
             else:
                 after = size
@@ -222,8 +217,7 @@ class Connection(asyncio.BufferedProtocol):
         if not self._outbox:
             self._loop.call_soon(self._flush)
         self._outbox.append(frame)
-        if self._timer is None:
-            self._start_clock()
+        self._watch.start()
         return futures
 
     def _flush(self) -> None:
@@ -281,9 +275,7 @@ class Connection(asyncio.BufferedProtocol):
         while True:
             if len(rest) < HEADER_SIZE:
                 raise ProtocolError(f"{self.peer} sent an answer that is cut short")
-            (mark, size, _, state, command, granted, flags, following, message_id, _, _, _, _) = HEADER.unpack_from(
-                rest
-            )
+            mark, size, _, state, command, granted, flags, following, message_id, *_ = HEADER.unpack_from(rest)
             if mark != MARK or size != HEADER_SIZE or not flags & ANSWER:
                 raise ProtocolError(f"{self.peer} sent something that is no answer of SMB 2 or 3")
             message = rest
@@ -345,39 +337,13 @@ class Connection(asyncio.BufferedProtocol):
                 entry.future.set_exception(error.again())
                 entry.future.exception()  # nobody need await it
         self._credits.fail(error)
-        if self._timer:
-            self._timer.cancel()
+        self._watch.stop()
         if self._transport:
             self._transport.abort()
 
-    def _start_clock(self) -> None:
-        self._last_life = self._life()
-        self._silent_checks = 0
-        self._timer = self._loop.call_later(self._timeout / _CHECKS, self._check_clock)
+    def _silent(self) -> None:
+        self._break(NoAnswer(f"{self.peer} has not answered for {self._timeout:g} seconds"))
 
     def _life(self) -> tuple[int, int, int]:
         """What changes as long as answers, or a good part of a large one, arrive, or a large request is leaving."""
-        return self._answered, self._received >> 12, _unsent(self._transport) if self._transport else 0
-
-    def _check_clock(self) -> None:
-        self._timer = None
-        if not self._pending or self.broken:
-            return
-        life = self._life()
-        self._silent_checks = self._silent_checks + 1 if life == self._last_life else 0
-        self._last_life = life
-        if self._silent_checks >= _CHECKS:
-            self._break(NoAnswer(f"{self.peer} has not answered for {self._timeout:g} seconds"))
-            return
-        self._timer = self._loop.call_later(self._timeout / _CHECKS, self._check_clock)
-
-
-def _unsent(transport: asyncio.Transport) -> int:
-    """Return the bytes that were not yet sent and acknowledged, those in the system's buffer included on Linux."""
-    unsent = array.array("i", [0])
-    with suppress(ImportError, OSError):
-        from fcntl import ioctl
-        from termios import TIOCOUTQ
-
-        ioctl(transport.get_extra_info("socket").fileno(), TIOCOUTQ, unsent)
-    return transport.get_write_buffer_size() + unsent[0]
+        return self._answered, self._received >> 12, unsent(self._transport) if self._transport else 0
