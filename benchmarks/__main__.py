@@ -10,6 +10,8 @@ BENCHMARKS = (
     ("Stage `detect`", ["benchmarks.detect_video", "--pairs", "5"]),
     ("The flow", ["benchmarks.main_job", "--pairs", "5"]),
     ("The stack's start", ["benchmarks.stack_start", "--rounds", "5"]),
+    ("DVC over SMB", ["benchmarks.smb_dvc", "--pairs", "5"]),
+    ("Bare transfers over SMB", ["benchmarks.smb_transfer", "--pairs", "5"]),
 )
 
 
