@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, Field, TypeAdapter, model_validator
 from pydantic_core import PydanticCustomError
@@ -19,23 +19,28 @@ SMB_PORT = 445
 
 @dataclass(frozen=True)
 class SmbUrl:
-    """An address ``smb://[user@]host[:port]/share[/folder]``, taken apart.
+    """An address ``smb://[[domain;]user@]host[:port]/share[/folder]``, taken apart.
 
     Attributes:
         folder: below the share, without slashes at its ends; may be empty.
     """
 
+    domain: str | None
     user: str | None
     host: str
     port: int
     share: str
     folder: str
 
+    @property
+    def server(self) -> str:
+        """Return the host as it is written in an address, with the port when it is not 445."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == SMB_PORT else f"{host}:{self.port}"
+
     def __str__(self) -> str:
         """Return the address without its user."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        port = "" if self.port == SMB_PORT else f":{self.port}"
-        return f"smb://{host}{port}/" + "/".join(filter(None, (self.share, self.folder)))
+        return f"smb://{self.server}/" + "/".join(filter(None, (self.share, self.folder)))
 
 
 def parse_smb_url(text: str) -> SmbUrl:
@@ -48,7 +53,7 @@ def parse_smb_url(text: str) -> SmbUrl:
     if re.search(r"://[^/@]*:[^/@]*@", text):
         raise PydanticCustomError(HIDDEN, "leave the password out of the address: {form}", {"form": form})
     if re.search(r"\s|[?#\\]", text):
-        raise ValueError(f"an address has no blanks, backslashes, `?` or `#`: {form}")
+        raise ValueError(f"an address has no backslashes, and %20, %3F or %23 for a blank, `?` or `#`: {form}")
     try:
         parts = urlsplit(text)
         host, port, user = parts.hostname, parts.port, parts.username
@@ -61,7 +66,8 @@ def parse_smb_url(text: str) -> SmbUrl:
         raise ValueError(f"names no share: {form}")
     if {".", ".."} & {share, *folders}:
         raise ValueError(f"`.` and `..` are no folders of a share: {form}")
-    return SmbUrl(user or None, host, SMB_PORT if port is None else port, share, "/".join(folders))
+    domain, _, account = unquote(user or "").rpartition(";")
+    return SmbUrl(domain or None, account or None, host, port or SMB_PORT, share, "/".join(folders))
 
 
 def _checked_url(text: str) -> str:
@@ -140,9 +146,9 @@ class SmbStorage(Section):
 
     @model_validator(mode="after")
     def _one_user(self) -> Self:
-        named = parse_smb_url(self.url).user
+        named = self.place.user
         if not (named or self.user):
-            raise ValueError("names no user: write smb://user@host/share/folder, or add `user:`")
+            raise ValueError("names no user: write smb://user@host/share/folder")
         if named and self.user and named != self.user:
             raise ValueError(f"names two users, {named} in the address and {self.user}: keep one")
         return self
@@ -150,12 +156,12 @@ class SmbStorage(Section):
     @property
     def account(self) -> str:
         """Return the user's name, wherever it is given."""
-        return self.user or parse_smb_url(self.url).user or ""
+        return self.user or self.place.user or ""
 
     @property
-    def address(self) -> str:
-        """Return the address without its user."""
-        return str(parse_smb_url(self.url))
+    def place(self) -> SmbUrl:
+        """Return the address, taken apart."""
+        return parse_smb_url(self.url)
 
 
 Storage = Annotated[DirectoryStorage | MountStorage | SmbStorage, Field(discriminator="kind")]

@@ -173,9 +173,9 @@ def setup_commands(server: Server, passwords: Mapping[str, str]) -> tuple[Comman
     commands = [Command(("groupadd", "--system", group), accepted=frozenset({0, _ALREADY_THERE}))]
     for user in server.users:
         account = ("useradd", "--system", "--no-create-home", "--home-dir", "/nonexistent")
-        account += ("--shell", "/usr/sbin/nologin", "--gid", group, user)
+        login = ("--shell", "/usr/sbin/nologin", "--gid", group)
         commands += [
-            Command(account, accepted=frozenset({0, _ALREADY_THERE})),
+            Command((*account, *login, user), accepted=frozenset({0, _ALREADY_THERE})),
             Command(("usermod", "--append", "--groups", group, user)),
             Command(("smbpasswd", "-s", "-a", user), stdin=f"{passwords[user]}\n" * 2),
         ]

@@ -1,0 +1,71 @@
+"""``--share`` of several subcommands: choose the share of this checkout, keep its password, and say which it is."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from cli.options import SITE
+from configs.problems import Problem, UserError
+from configs.site import SITE_FILE, SmbStorage
+from infra.repository.share import Origin, open_share
+from infra.repository.share_choice import kept_password, parse_choice, remember
+
+_PASSWORDS = ("MLOPS_SHARE_PASSWORD", "DVC_SMB_PASSWORD")
+_PASSWORD_FILES = ("MLOPS_SHARE_PASSWORD_FILE", "DVC_SMB_PASSWORD_FILE")
+
+
+def use_share(choice: str | None, root: Path, home: Path, console: Console) -> None:
+    """Make ``choice`` the checkout's share, if there is one, and say which share is used.
+
+    Raises:
+        UserError: it cannot be used: no such folder, no address, no password, mistakes in the site file.
+    """
+    if choice == SITE:
+        remember(root, home, None)
+    elif choice is not None:
+        storage = parse_choice(choice, root, home)
+        remember(root, home, storage, _password(storage, home) if isinstance(storage, SmbStorage) else None)
+    share = open_share(root, home, credentials=choice is not None)
+    account = f" as {share.storage.account}" if isinstance(share.storage, SmbStorage) else ""
+    if share.origin is Origin.CHOSEN:
+        why = f", kept for this checkout (`--share {SITE}` goes back to {SITE_FILE})"
+    else:
+        why = f", from {SITE_FILE}" if share.origin is Origin.SITE else f", {share.origin.value}"
+    console.print(f"Share: {share.address or 'none'}{account}{why}", soft_wrap=True, markup=False, highlight=False)
+
+
+def _password(storage: SmbStorage, home: Path) -> str:
+    """Return the password for a share: from the environment, a file, what was kept, or asked for on a terminal."""
+    what = f"password of {storage.account} at {storage.place.server}"
+    for name in _PASSWORDS:
+        if os.environ.get(name):
+            return os.environ[name]
+    for name in _PASSWORD_FILES:
+        if os.environ.get(name):
+            return _from_file(Path(os.environ[name]), name)
+    kept = kept_password(storage, home)
+    if kept is not None:
+        return kept
+    if not sys.stdin.isatty():
+        remedy = f"set {_PASSWORDS[0]} or {_PASSWORD_FILES[0]}, or run this on a terminal, which asks once"
+        raise UserError(Problem(what, "is not known", remedy))
+    asked = getpass.getpass(f"P{what[1:]}: ")
+    if not asked:
+        raise UserError(Problem(what, "was not given", "try again"))
+    return asked
+
+
+def _from_file(path: Path, variable: str) -> str:
+    try:
+        password = path.read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "is no text"
+        raise UserError(Problem(f"{variable} {path}", f"cannot be read: {reason}", "name a readable file")) from None
+    if not password:
+        raise UserError(Problem(f"{variable} {path}", "is empty", "write the password alone into it"))
+    return password
