@@ -32,15 +32,10 @@ ONE_COMMAND = (
     "import sys; sys.path.insert(0, sys.argv[1]); from infra.repository.dvc_process import run;"
     " sys.exit(run(sys.argv[2:]))"
 )
-_AWAY = {
-    errno.EIO,
-    errno.EHOSTDOWN,
-    errno.EHOSTUNREACH,
-    errno.ENETDOWN,
-    errno.ENETUNREACH,
-    errno.ESTALE,
-    errno.ENOTCONN,
-}
+# What a mounted share fails with while its server is away.
+_AWAY = frozenset(
+    {errno.EIO, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH, errno.ESTALE, errno.ENOTCONN}
+)
 _LOGGERS = ("dvc", "dvc_data", "dvc_objects")
 
 
