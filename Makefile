@@ -9,14 +9,15 @@ STAMP := $(VENV)/.locked
 
 setup: $(STAMP)
 
-$(STAMP): requirements.lock pyproject.toml
+$(STAMP): requirements.lock pyproject.toml packages/dvc-smb/pyproject.toml packages/dvc-smb/dvc_smb.pth
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
 	  { echo "error: $(PYTHON) is $$($(PYTHON) -V 2>&1): Python 3.11, 3.12 or 3.13 is needed; name one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 	  { rm -rf $(VENV); echo "error: $(PYTHON) has no venv module; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.13,<0.14"
 	$(BIN)/uv pip sync --system-certs --python $(BIN)/python --require-hashes requirements.lock
-	$(BIN)/uv pip install --quiet --system-certs --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	$(BIN)/uv pip install --quiet --system-certs --python $(BIN)/python --no-deps --no-build-isolation \
+	  --editable . --editable packages/dvc-smb
 	@touch $@
 
 # The main job. CONFIG=configs/... trains by another recipe; SHARE=smb://user@host/share/folder or a folder is where
@@ -33,8 +34,8 @@ bench: $(STAMP)
 	@python -m benchmarks
 
 lock: $(STAMP)
-	uv pip compile --quiet --system-certs --universal --generate-hashes --no-annotate --python-version 3.11 --all-extras pyproject.toml \
-	  --output-file requirements.lock
+	uv pip compile --quiet --system-certs --universal --generate-hashes --no-annotate --python-version 3.11 --all-extras \
+	  --no-emit-package dvc-smb pyproject.toml --output-file requirements.lock
 
 lint: $(STAMP)
 	ruff check .

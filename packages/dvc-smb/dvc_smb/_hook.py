@@ -23,7 +23,7 @@ SCHEME = "smb"
 def _add_filesystem(module: "ModuleType") -> None:
     module.known_implementations.setdefault(
         SCHEME,
-        {"class": "dvc_smb.SMBFileSystem", "err": "smb is supported, but requires 'dvc-smb' to be installed"},
+        {"class": "dvc_smb.SMBFileSystem", "err": "dvc-smb is not complete: pip install --force-reinstall dvc-smb"},
     )
 
 

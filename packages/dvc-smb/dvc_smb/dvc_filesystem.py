@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import functools
 import logging
-import time
-from collections.abc import Awaitable, Callable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from dvc_objects.compat import cached_property
 from dvc_objects.fs.base import FileSystem
 
 from dvc_smb import location
 from dvc_smb.credentials import complete
-from dvc_smb.dvc_errors import RemoteError, concerns_remote, sentence, stop_at_remote_errors
+from dvc_smb.dvc_errors import RemoteError, stop_at_remote_errors
 from dvc_smb.dvc_schema import NAMES, REMOTE_CONFIG
-from dvc_smb.filesystem import SMB
 from dvc_smb.options import OptionError, Options
 
-logger = logging.getLogger("dvc.dvc_smb")
+if TYPE_CHECKING:
+    from dvc_smb.filesystem import SMB
 
-_READING = ("_info", "_ls", "_find", "_exists", "_isfile", "_isdir", "_size", "_cat_file", "_get_file")
-_WRITING = ("_put_file", "_pipe_file", "_mkdir", "_makedirs", "_rm_file", "_rm", "_rmdir", "_cp_file", "_mv")
-_TRANSFERS = frozenset({"_get_file", "_put_file"})
-#: Seconds during which the files waiting behind a failed one fail as it did, instead of each trying for itself.
-_GIVE_UP_FOR = 5.0
+logger = logging.getLogger("dvc.dvc_smb")
 
 
 class SMBFileSystem(FileSystem):  # type: ignore[misc]
@@ -60,8 +54,11 @@ class SMBFileSystem(FileSystem):  # type: ignore[misc]
     @cached_property  # type: ignore[untyped-decorator]
     def fs(self) -> SMB:
         """The filesystem that does the work. It connects when the first file is asked for."""
+        # Not before a file is asked for: most commands of DVC name the remote without using it.
+        from dvc_smb.dvc_reporting import ReportingSMB
+
         options = self.options
-        return _Told(
+        return ReportingSMB(
             options.host,
             port=options.port,
             user=options.user,
@@ -102,36 +99,6 @@ class SMBFileSystem(FileSystem):  # type: ignore[misc]
     def normpath(self, path: str) -> str:
         """Return the path without ``.`` and double slashes; ``#`` and ``?`` are characters like others."""
         return str(self.flavour.normpath(path))
-
-
-class _Told(SMB):
-    """Raises :class:`RemoteError` for what concerns the remote as a whole."""
-
-    _given_up: tuple[float, str] | None = None
-
-
-def _telling(name: str) -> Callable[..., Awaitable[Any]]:
-    coroutine = getattr(SMB, name)
-
-    @functools.wraps(coroutine)
-    async def told(self: _Told, *args: Any, **kwargs: Any) -> Any:
-        if name in _TRANSFERS and self._given_up and time.monotonic() - self._given_up[0] < _GIVE_UP_FOR:
-            raise RemoteError(self._given_up[1])
-        try:
-            return await coroutine(self, *args, **kwargs)
-        except OSError as error:
-            if not concerns_remote(error, writing=name in _WRITING):
-                raise
-            if name in _TRANSFERS:
-                self._given_up = time.monotonic(), sentence(error)
-            raise RemoteError(sentence(error)) from None
-
-    return told
-
-
-for _name in (*_READING, *_WRITING):
-    if hasattr(SMB, _name):
-        setattr(_Told, _name, _telling(_name))
 
 
 @functools.cache

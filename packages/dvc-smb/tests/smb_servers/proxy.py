@@ -58,6 +58,7 @@ class Proxy:
     Attributes:
         connections: how many were accepted so far.
         cuts: how often all connections were cut.
+        flips: how many bits were flipped.
         bytes_to_server, bytes_to_client: forwarded so far.
     """
 
@@ -68,6 +69,7 @@ class Proxy:
         self.delay = delay
         self.connections = 0
         self.cuts = 0
+        self.flips = 0
         self.passed: dict[Direction, int] = {"to_server": 0, "to_client": 0}
         self._listener = socket.create_server((HOST, port), backlog=128)
         self._listener.setblocking(False)
@@ -278,6 +280,7 @@ class Proxy:
         for position, bit in list(self._flips[direction]):
             if position < start + len(data):
                 self._flips[direction].remove((position, bit))
+                self.flips += 1
                 altered = bytearray(data)
                 altered[max(position - start, 0)] ^= 1 << bit
                 data = memoryview(altered)
