@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dvc_smb.download import Stream
 from dvc_smb.share import Share
+from dvc_smb.streams import Stream
 from dvc_smb.upload import Upload
 
 
@@ -16,9 +16,8 @@ async def copy(share: Share, name: str, path: str, other: Share, target: str, ta
     """
 
     async def attempt() -> None:
-        async with share.streams, Stream(share, name, path) as source:
-            async with Upload(other, target, target_path, source.size) as copied:
-                await source.copy(copied, 0, source.size)
-                await copied.commit()
+        async with share.streams, Stream(share, name, path) as source, Upload(other, target, target_path) as copied:
+            await source.copy(copied, 0, source.size)
+            await copied.commit()
 
     await share.pool.retrying(attempt)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fsspec.asyn import sync
 from fsspec.spec import AbstractBufferedFile
 
-from dvc_smb.download import Stream
+from dvc_smb.streams import Stream
 from dvc_smb.upload import SMALL, Upload, store
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class SMBFile(AbstractBufferedFile):  # type: ignore[misc]
     def _fetch_range(self, start: int, end: int) -> bytes:
         return bytes(self.fs.cat_file(self.path, start=start, end=end))
 
-    async def _start(self) -> None:
+    async def _start(self) -> Upload:
         share, name = self.fs.share_of(self.path)
         upload = Upload(share, name, self.path)
         await upload.__aenter__()
@@ -46,7 +46,7 @@ class SMBFile(AbstractBufferedFile):  # type: ignore[misc]
         except BaseException as error:
             await upload.__aexit__(type(error), error, error.__traceback__)
             raise
-        self._upload = upload
+        return upload
 
     async def _copy_old(self, upload: Upload) -> None:
         share, name = self.fs.share_of(self.path)
@@ -71,8 +71,7 @@ class SMBFile(AbstractBufferedFile):  # type: ignore[misc]
             await store(share, data, name, self.path, replace=self.mode != "xb")
             return
         if self._upload is None:
-            await self._start()
-        assert self._upload is not None
+            self._upload = await self._start()
         await self._upload.write(data)
         if last:
             await self._upload.commit(replace=self.mode != "xb")

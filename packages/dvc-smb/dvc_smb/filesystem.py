@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import posixpath
 import weakref
-from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime
-from typing import Any, ClassVar
-from urllib.parse import unquote, urlsplit
+from glob import has_magic
+from typing import Any
 
 from fsspec.asyn import AsyncFileSystem, sync_wrapper
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
-from glob import has_magic
 
-from dvc_smb import copying, download, listing, upload
+from dvc_smb import copying, download, listing, location, upload
+from dvc_smb.errors import InvalidName
 from dvc_smb.files import SMBFile
-from dvc_smb.names import InvalidName, locate
+from dvc_smb.names import locate
 from dvc_smb.options import OptionError, Options, unknown
 from dvc_smb.share import Share
 from dvc_smb.smb2.messages import Entry, Opened
@@ -72,7 +70,7 @@ class SMB(AsyncFileSystem):  # type: ignore[misc]
     ) -> None:
         for option in fsspec:
             if option not in _FSSPEC_OPTIONS:
-                raise OptionError(option, unknown(option, {name: None for name in Options.__dataclass_fields__}))
+                raise OptionError(option, unknown(option, dict.fromkeys(Options.__dataclass_fields__)))
         self.options = Options(
             host=host,
             port=port,
@@ -99,24 +97,22 @@ class SMB(AsyncFileSystem):  # type: ignore[misc]
         if isinstance(path, list):
             return [cls._strip_protocol(one) for one in path]
         path = os.fspath(path)
-        if path.startswith("smb://"):
-            path = path[len("smb://") :].partition("/")[2]
+        if path[: len(location.PREFIX)].lower() == location.PREFIX:
+            return location.strip(path)
         while "//" in path:
             path = path.replace("//", "/")
         return "/" + path.strip("/")
 
     def unstrip_protocol(self, name: str) -> str:
         """Return the URL of a path, without user and password."""
-        return f"smb://{self.options.server}{self._strip_protocol(name)}"
+        return location.url_of(self.options, self._strip_protocol(name))
 
     @staticmethod
     def _get_kwargs_from_urls(url: str) -> dict[str, Any]:
         """Return the options that a URL names."""
-        parts = urlsplit(url.partition("?")[0].partition("#")[0])
-        found: dict[str, Any] = {"host": parts.hostname or "", "port": parts.port}
-        found["user"] = unquote(parts.username) if parts.username else None
-        found["password"] = unquote(parts.password) if parts.password else None
-        return {option: value for option, value in found.items() if value is not None}
+        found = location.parse_url(url)
+        parts = {"host": found.host, "port": found.port, "user": found.user, "domain": found.domain}
+        return {option: value for option, value in parts.items() if value is not None}
 
     @property
     def fsid(self) -> str:

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 from typing import TYPE_CHECKING
 
-from dvc_smb.smb2.errors import SMBError
+from dvc_smb.errors import AlteredObject
 
 if TYPE_CHECKING:
     from hashlib import _Hash
-
-
-class AlteredObject(SMBError):
-    """An object's content is not what its name says; what was read of it has been thrown away."""
-
-    code = errno.EIO
 
 
 def new_md5() -> _Hash:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from typing import NamedTuple
 
+from dvc_smb.errors import EndlessFolder
 from dvc_smb.names import is_temporary
 from dvc_smb.share import Share, close_soon, open_with
 from dvc_smb.smb2 import messages, status
-from dvc_smb.smb2.messages import RELATED_FILE, Entry
+from dvc_smb.smb2.messages import RELATED_FILE, Entry, Opened
 
 #: Bytes of names asked for together with opening a folder; about 1,500 names.
 FIRST_BUFFER = 1 << 18
@@ -16,6 +18,21 @@ FIRST_BUFFER = 1 << 18
 BUFFER = 1 << 20
 #: Folders listed at once.
 PARALLEL = 64
+
+
+class Folder(NamedTuple):
+    """A folder and what lies in it."""
+
+    opened: Opened
+    entries: list[Entry]
+
+    def is_same(self, other: Folder) -> bool:
+        """Return whether two paths have led to one folder: all its times and entries are the same, to 100 ns."""
+        return (
+            self.opened.created == other.opened.created
+            and self.opened.modified == other.opened.modified
+            and self.entries == other.entries
+        )
 
 
 async def list_folder(share: Share, name: str, path: str, pattern: str = "*") -> list[Entry]:
@@ -29,14 +46,18 @@ async def list_folder(share: Share, name: str, path: str, pattern: str = "*") ->
         ProtocolError: the server lists a name that no file can have.
     """
 
-    async def attempt() -> list[Entry]:
-        entries = await _list_at_once(share, name, path, pattern)
-        return entries if entries is not None else await _list_in_turns(share, name, path, pattern)
+    return (await _list(share, name, path, pattern)).entries
+
+
+async def _list(share: Share, name: str, path: str, pattern: str = "*") -> Folder:
+    async def attempt() -> Folder:
+        folder = await _list_at_once(share, name, path, pattern)
+        return folder or await _list_in_turns(share, name, path, pattern)
 
     return await share.pool.retrying(attempt)
 
 
-async def _list_at_once(share: Share, name: str, path: str, pattern: str) -> list[Entry] | None:
+async def _list_at_once(share: Share, name: str, path: str, pattern: str) -> Folder | None:
     """List a folder in one round trip; None: it has too many names for that."""
     connection = await share.pool.pick()
     length = min(FIRST_BUFFER, connection.max_transact)
@@ -52,19 +73,20 @@ async def _list_at_once(share: Share, name: str, path: str, pattern: str) -> lis
     created, first, second, _ = [await future for future in futures]
     if created.status:
         raise status.os_error(created.status, path)
+    opened = messages.parse_create(created.message)
     if first.status in (status.NO_MORE_FILES, status.NO_SUCH_FILE):
-        return []
+        return Folder(opened, [])
     if first.status:
         raise status.os_error(first.status, path)
     entries = messages.parse_listing(first.message)
     if second.status == status.NO_MORE_FILES:
-        return entries
+        return Folder(opened, entries)
     if second.status:
         raise status.os_error(second.status, path)
     return None
 
 
-async def _list_in_turns(share: Share, name: str, path: str, pattern: str) -> list[Entry]:
+async def _list_in_turns(share: Share, name: str, path: str, pattern: str) -> Folder:
     connection = await share.pool.pick()
     length = min(BUFFER, connection.max_transact)
     request = messages.create(name, messages.LIST_DIRECTORY, messages.OPEN, messages.DIRECTORY)
@@ -75,7 +97,7 @@ async def _list_in_turns(share: Share, name: str, path: str, pattern: str) -> li
             (future,) = await connection.send([messages.listing(opened.file_id, length, pattern=pattern)])
             reply = await future
             if reply.status in (status.NO_MORE_FILES, status.NO_SUCH_FILE):
-                return entries
+                return Folder(opened, entries)
             if reply.status:
                 raise status.os_error(reply.status, path)
             entries += messages.parse_listing(reply.message)
@@ -93,35 +115,52 @@ async def walk(
 ) -> AsyncIterator[tuple[str, list[Entry]]]:
     """Yield each folder's path and what lies in it, from the top; the folders of one level are listed side by side.
 
+    Servers show a symbolic link as what it leads to, so that a folder can seem to lie in itself without end.
+
     Args:
         maxdepth: how many levels; None: all.
 
     Raises:
+        EndlessFolder: a folder lies in itself.
         FileNotFoundError: ``path`` does not exist. Folders below it may vanish meanwhile.
         NotADirectoryError: ``path`` is a file.
     """
-    level = [(name, path)]
-    depth = 0
     room = asyncio.Semaphore(PARALLEL)
+    level: list[_Place] = [_Place(name, path, ())]
+    depth = 0
 
-    async def entries_of(name: str, path: str) -> list[Entry]:
+    async def folder_of(place: _Place) -> Folder | None:
         async with room:
             try:
-                return await list_folder(share, name, path)
+                return await _list(share, place.name, place.path)
             except FileNotFoundError:
                 if not depth:
                     raise
-                return []
+                return None
 
     while level and depth != maxdepth:
-        found = await asyncio.gather(*(entries_of(*folder) for folder in level))
+        folders = await asyncio.gather(*(folder_of(place) for place in level))
         below = []
-        for (name, path), entries in zip(level, found, strict=True):
-            yield path, entries
-            below += [
-                (f"{name}/{entry.name}".lstrip("/"), f"{path}/{entry.name}") for entry in entries if entry.is_directory
-            ]
+        for place, folder in zip(level, folders, strict=True):
+            if folder is None:
+                continue
+            if folder.entries and any(folder.is_same(other) for other in place.above):
+                raise EndlessFolder(f"{place.path} leads back to a folder above it: remove that symbolic link")
+            yield place.path, folder.entries
+            above = (*place.above, folder)
+            below += [place.below(entry.name, above) for entry in folder.entries if entry.is_directory]
         level, depth = below, depth + 1
+
+
+class _Place(NamedTuple):
+    """A folder still to be listed, below the folders ``above``."""
+
+    name: str
+    path: str
+    above: tuple[Folder, ...]
+
+    def below(self, name: str, above: tuple[Folder, ...]) -> _Place:
+        return _Place(f"{self.name}/{name}".lstrip("/"), f"{self.path}/{name}", above)
 
 
 async def remove_tree(share: Share, name: str, path: str) -> None:

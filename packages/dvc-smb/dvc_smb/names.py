@@ -6,12 +6,11 @@ before anything is sent ([MS-FSCC] 2.1.5), since a server would cut, mangle or m
 
 from __future__ import annotations
 
-import errno
 import re
 from functools import lru_cache
 from typing import NamedTuple
 
-from dvc_smb.smb2.errors import SMBError
+from dvc_smb.errors import InvalidName
 
 #: Longest name of one file or folder, in bytes of UTF-8: what Linux takes, on the server's disk and in a mount.
 LONGEST_COMPONENT = 255
@@ -27,12 +26,6 @@ _FORBIDDEN = re.compile(r'[\x00-\x1f:*?"<>|\\\ud800-\udfff]|[. ](?=/|\Z)')
 _OBJECT = re.compile(r"^(?P<root>.*)/files/md5/(?P<prefix>[0-9a-f]{2})/(?P<rest>[0-9a-f]{30})(?:\.dir)?$")
 _RUN = re.compile(r"^(?P<root>.*)/runs/[0-9a-f]{2}/[0-9a-f]{64}/[^/]+$")
 _OLD_OBJECT = re.compile(r"^(?P<root>.*)/[0-9a-f]{2}/[0-9a-f]{30}(?:\.dir)?$")
-
-
-class InvalidName(SMBError):
-    """No file on a share can have this path. ``str()`` is one sentence that names the path and what is wrong with it."""
-
-    code = errno.EINVAL
 
 
 class Location(NamedTuple):

@@ -52,7 +52,11 @@ async def _prepare(share: Share, folder: str, path: str) -> None:
     await share.ensure_folder(folder, path)
     # A client that may not delete still may upload; what it cannot clean, another one will.
     with suppress(PermissionError):
-        left = [entry for entry in await list_folder(share, folder, path, f"{names.TEMPORARY_PREFIX}*") if not entry.is_directory]
+        left = [
+            entry
+            for entry in await list_folder(share, folder, path, f"{names.TEMPORARY_PREFIX}*")
+            if not entry.is_directory
+        ]
         if left:
             now = await _server_time(share, folder)
             for name in abandoned(left, now):
@@ -67,7 +71,10 @@ def abandoned(entries: Iterable[Entry], now: float) -> list[str]:
         entries: what lies beside them counts as well, and is never among the names.
         now: seconds since 1970 by the server's clock.
     """
-    mine, current = f"{names.TEMPORARY_PREFIX}{_machine()}-", f"{names.TEMPORARY_PREFIX}{_machine()}-{_process(os.getpid())}-"
+    mine, current = (
+        f"{names.TEMPORARY_PREFIX}{_machine()}-",
+        f"{names.TEMPORARY_PREFIX}{_machine()}-{_process(os.getpid())}-",
+    )
     return [
         entry.name
         for entry in entries

@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
 from dvc_smb import hashing, names, temporaries
-from dvc_smb.download import CHUNK, STRIPED, WINDOW, Handle
+from dvc_smb.errors import Incomplete
 from dvc_smb.share import Share, answers, close_soon, drop, open_with
 from dvc_smb.smb2 import messages, status
 from dvc_smb.smb2.connection import Connection, Reply
-from dvc_smb.smb2.errors import SMBError
 from dvc_smb.smb2.messages import RELATED_FILE, Request
+from dvc_smb.streams import CHUNK, STRIPED, WINDOW, Handle
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -38,10 +38,6 @@ SMALL = 1 << 20
 _LOST = (ConnectionError, TimeoutError)
 
 _ACCESS = messages.WRITE_DATA | messages.DELETE | messages.READ_ATTRIBUTES
-
-
-class Incomplete(SMBError):
-    """The server does not have all that was sent, or the local file changed meanwhile; nothing got its name."""
 
 
 async def upload(
@@ -128,7 +124,9 @@ async def _with_folders(share: Share, work: Callable[[], Awaitable[None]]) -> No
         await work()
 
 
-async def _store_small(share: Share, content: bytes | memoryview, name: str, path: str, replace: bool, left: list[str]) -> None:
+async def _store_small(
+    share: Share, content: bytes | memoryview, name: str, path: str, replace: bool, left: list[str]
+) -> None:
     temporary = await _new_temporary(share, name, path)
     left.append(temporary)
     connection = await share.pool.pick()

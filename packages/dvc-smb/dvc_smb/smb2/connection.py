@@ -6,9 +6,11 @@ that is sent in one turn of the event loop leaves in one write, and answers are 
 
 from __future__ import annotations
 
+import array
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple, cast
 
 from dvc_smb.smb2 import status
@@ -18,9 +20,10 @@ from dvc_smb.smb2.messages import CREDIT_SIZE, HEADER_SIZE, OPLOCK_BREAK, Reques
 from dvc_smb.smb2.security import TRANSFORM_SIZE
 
 #: Never more in one request, whatever a server offers: larger ones are slower and cost memory.
-LARGEST_PAYLOAD = 8 << 20
+LARGEST_PAYLOAD = 4 << 20
 
-_OVERHEAD = 1 << 16  # of a frame, beyond its payload
+_LARGEST_FRAME = (16 << 20) + (1 << 16)  # a compound's answers may come together
+_LARGEST_COST = _LARGEST_FRAME // CREDIT_SIZE
 _CREDITS_WANTED = 1024
 _CREDITS_BESIDE = 8  # of a compound, beside those of its payload
 _INBOX_SIZE = 1 << 16
@@ -67,7 +70,6 @@ class Connection(asyncio.BufferedProtocol):
         self._cipher = session.cipher
         self._signed = SIGNED if session.signer else 0
         self._limits = (session.max_read, session.max_write, session.max_transact)
-        self._largest_frame = min(max(self._limits), LARGEST_PAYLOAD) + _OVERHEAD
         self._transport: asyncio.Transport | None = None
         self._closed: asyncio.Future[None] = self._loop.create_future()
         # Credits: those free to spend, those spent on requests under way, and the most that both were together.
@@ -75,8 +77,9 @@ class Connection(asyncio.BufferedProtocol):
         self._spent = 0
         self._most = session.credits
         self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._waiting = 0  # what they all cost
+        self._asked_with = -1  # credits free when more were last asked for, in vain so far
         self._paused = False
-        self._asking: tuple[int, asyncio.Future[Reply]] | None = None
         self._pending: dict[int, _Pending] = {}
         self._outbox: list[bytes | bytearray] = []
         # Received and not yet cut into frames; a frame that does not fit gets a buffer of its own.
@@ -109,7 +112,7 @@ class Connection(asyncio.BufferedProtocol):
     @property
     def load(self) -> int:
         """Credits that requests under way and waiting cost: one for each, more for large ones."""
-        return self._spent + sum(cost for cost, _ in self._waiters)
+        return self._spent + self._waiting
 
     @property
     def max_read(self) -> int:
@@ -139,11 +142,12 @@ class Connection(asyncio.BufferedProtocol):
 
         Raises:
             SMBError: the connection is broken, or the server never grants the credits that this costs.
+            ValueError: the answers could be larger than 16 MiB together.
         """
         cost = 0
         for request in requests:
             cost += request.charge
-        if self._waiters or self._paused or cost > self._free or self.broken:
+        if self._waiters or self._paused or cost > self._free or cost > _LARGEST_COST or self.broken:
             await self._reserve(cost)
         else:
             self._free -= cost
@@ -161,57 +165,53 @@ class Connection(asyncio.BufferedProtocol):
 
     async def _reserve(self, cost: int) -> None:
         if self.broken:
-            raise self.broken
+            raise self.broken.again()
+        if cost > _LARGEST_COST:
+            raise ValueError(f"a compound that costs {cost} credits is too large: send its requests one by one")
         future: asyncio.Future[None] = self._loop.create_future()
-        waiter = (cost, future)
-        self._waiters.append(waiter)
+        self._waiters.append((cost, future))
+        self._waiting += cost
         self._serve_waiters()
         try:
             await future
         except asyncio.CancelledError:
-            if future.done() and not future.cancelled():
-                if not future.exception():
-                    self._free += cost
-                    self._spent -= cost
-            else:
-                self._waiters.remove(waiter)
+            # Cancelled while waiting: skipped when its turn comes. Cancelled after that: the credits are free again.
+            if not future.cancelled() and not future.exception():
+                self._free += cost
+                self._spent -= cost
             self._serve_waiters()
             raise
         if self.broken:
-            raise self.broken
+            raise self.broken.again()
 
     def _serve_waiters(self) -> None:
         while self._waiters and not self._paused and not self.broken:
             cost, future = self._waiters[0]
-            if cost > self._free:
-                if not self._pending:
-                    self._ask_for_credits(cost)
-                return
-            self._waiters.popleft()
-            if not future.done():
+            if cost > self._free and not future.cancelled():
+                if self._pending or self._spent:
+                    return  # what is under way, or about to be sent, will bring credits
+                if self._free > self._asked_with:
+                    self._ask_for_credits()
+                    return
+                sentence = f"{self.peer} grants {self._free} credits, but one request needs {cost}"
+                future.set_exception(ProtocolError(f"{sentence}: raise the server's limit (smb2 max credits)"))
+            elif not future.cancelled():
                 self._free -= cost
                 self._spent += cost
                 future.set_result(None)
+            self._asked_with = -1
+            self._waiters.popleft()
+            self._waiting -= cost
 
-    def _ask_for_credits(self, cost: int) -> None:
-        """Nothing is under way that could bring credits: ask by an ECHO; without success the waiter has to give up."""
-        if self._spent:
-            return  # another waiter has got its credits and sends in this turn of the loop
-        if self._asking and self._asking[0] >= self._free:
-            self._asking = None
-            _, future = self._waiters.popleft()
-            if not future.done():
-                sentence = f"{self.peer} grants {self._free} credits and one request needs {cost}"
-                future.set_exception(ProtocolError(f"{sentence}: raise the server's limit (smb2 max credits)"))
-            self._serve_waiters()
-            return
+    def _ask_for_credits(self) -> None:
+        """Ask by an ECHO, which costs one credit and may bring many."""
         if not self._free:
             self._break(ProtocolError(f"{self.peer} lets nothing more be asked (no credits)"))
             return
-        before = self._free
+        self._asked_with = self._free
         self._free -= 1
         self._spent += 1
-        self._asking = (before, self._transmit([echo()])[0])
+        self._transmit([echo()])
 
     # Sending
 
@@ -338,8 +338,8 @@ class Connection(asyncio.BufferedProtocol):
         inbox, at, end = self._inbox, 0, self._filled
         while end - at >= 4:
             size = int.from_bytes(inbox[at : at + 4], "big")
-            if size > self._largest_frame:
-                raise ProtocolError(f"{self.peer} announces {size} bytes in one answer, more than was asked for")
+            if size > _LARGEST_FRAME:
+                raise ProtocolError(f"{self.peer} announces an answer of {size} bytes, more than anything asked for")
             at += 4
             if size <= end - at:
                 self._take(memoryview(bytearray(inbox[at : at + size])))
@@ -431,7 +431,7 @@ class Connection(asyncio.BufferedProtocol):
         futures += [waiter for _, waiter in waiters]
         for future in futures:
             if not future.done():
-                future.set_exception(type(error)(str(error)))
+                future.set_exception(error.again())
                 future.exception()  # nobody need await it
         if self._timer:
             self._timer.cancel()
@@ -445,8 +445,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _life(self) -> tuple[int, int, int]:
         """What changes as long as answers, or a good part of a large one, arrive, or a large request is leaving."""
-        unsent = self._transport.get_write_buffer_size() if self._transport else 0
-        return self._answered, self._received >> 12, unsent
+        return self._answered, self._received >> 12, _unsent(self._transport) if self._transport else 0
 
     def _check_clock(self) -> None:
         self._timer = None
@@ -459,3 +458,14 @@ class Connection(asyncio.BufferedProtocol):
             self._break(NoAnswer(f"{self.peer} has not answered for {self._timeout:g} seconds"))
             return
         self._timer = self._loop.call_later(self._timeout / _CHECKS, self._check_clock)
+
+
+def _unsent(transport: asyncio.Transport) -> int:
+    """Return the bytes that were not yet sent and acknowledged, those in the system's buffer included on Linux."""
+    unsent = array.array("i", [0])
+    with suppress(ImportError, OSError):
+        from fcntl import ioctl
+        from termios import TIOCOUTQ
+
+        ioctl(transport.get_extra_info("socket").fileno(), TIOCOUTQ, unsent)
+    return transport.get_write_buffer_size() + unsent[0]

@@ -7,7 +7,7 @@ A failed operation on a file is a plain ``FileNotFoundError``, ``PermissionError
 from __future__ import annotations
 
 import errno
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class SMBError(OSError):
@@ -23,6 +23,10 @@ class SMBError(OSError):
 
     def __str__(self) -> str:
         return str(self.strerror)
+
+    def again(self) -> Self:
+        """Return a copy to raise once more, whose traceback is its own."""
+        return type(self)(str(self))
 
     def __reduce__(self) -> tuple[type[SMBError], tuple[str]]:
         return type(self), (str(self.strerror),)

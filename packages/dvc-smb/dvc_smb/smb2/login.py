@@ -10,6 +10,7 @@ import hashlib
 import os
 import socket
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from struct import Struct
 from typing import TYPE_CHECKING
@@ -88,35 +89,48 @@ class Session:
     max_transact: int
 
 
-def log_in(options: Options, share: str) -> Session:
-    """Connect to ``share``, within ``options.login_timeout`` seconds (a slow name server apart).
+class Login:
+    """One attempt to log in; ``run`` it in a thread, ``abort`` it from any other."""
 
-    Raises:
-        HostNotFound, Unreachable, NoAnswer, Disconnected: the server cannot be reached, or not now.
-        LoginError: the account, or the kind of session that the options ask for, is refused.
-        ShareNotFound: the server has no such share, or it is no folder.
-        ProtocolError: the server does not follow the protocol.
-    """
-    dialogue = _Dialogue(options.server, time.monotonic() + options.login_timeout)
-    try:
-        dialogue.connect(options.host, options.port)
-        return _Login(options, share, dialogue).run()
-    except BaseException:
-        dialogue.close()
-        raise
+    def __init__(self, options: Options, share: str) -> None:
+        self._options = options
+        self._share = share
+        self._dialogue = _Dialogue(options.server)
+
+    def run(self) -> Session:
+        """Connect to the share, within ``options.login_timeout`` seconds (a silent name server apart).
+
+        Raises:
+            HostNotFound, Unreachable, NoAnswer, Disconnected, Busy: the server cannot be reached, or not now.
+            LoginError: the account, or the kind of session that the options ask for, is refused.
+            ShareNotFound: the server has no such share, or it is no folder.
+            ProtocolError: the server does not follow the protocol.
+        """
+        try:
+            self._dialogue.start_clock(self._options.login_timeout)
+            self._dialogue.connect(self._options.host, self._options.port)
+            return _Steps(self._options, self._share, self._dialogue).run()
+        except BaseException:
+            self._dialogue.close()
+            raise
+
+    def abort(self) -> None:
+        """Make ``run`` end soon, with Disconnected."""
+        self._dialogue.abort()
 
 
 class _Dialogue:
     """One request, one answer, until the deadline."""
 
-    def __init__(self, peer: str, deadline: float) -> None:
+    def __init__(self, peer: str) -> None:
         self.peer = peer
         self.session_id = 0
         self.tree_id = 0
         self.message_id = 0
         self.credits = 1
         self.transcript = bytes(64)
-        self._deadline = deadline
+        self._deadline = 0.0
+        self._aborted = False
         self._socket: socket.socket | None = None
 
     @property
@@ -125,27 +139,26 @@ class _Dialogue:
             raise RuntimeError("not connected")
         return self._socket
 
+    def start_clock(self, timeout: float) -> None:
+        self._deadline = time.monotonic() + timeout
+
     def connect(self, host: str, port: int) -> None:
         try:
             addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (socket.gaierror, UnicodeError):
             raise HostNotFound(f"the host {host!r} is unknown: check its name, or this machine's name server") from None
         refusal: OSError | None = None
-        for family, kind, protocol, _, address in addresses:
-            candidate = socket.socket(family, kind, protocol)
+        for number, (family, kind, protocol, _, address) in enumerate(addresses):
+            self._socket = socket.socket(family, kind, protocol)
             try:
-                candidate.settimeout(self._left())
-                candidate.connect(address)
-                candidate.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                candidate.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                self._socket.settimeout(self._left() / (len(addresses) - number))
+                self._socket.connect(address)
+                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             except OSError as error:
-                candidate.close()
+                self._socket.close()
                 refusal = error
-            except BaseException:
-                candidate.close()
-                raise
             else:
-                self._socket = candidate
                 return
         if isinstance(refusal, TimeoutError):
             raise self._silence()
@@ -157,6 +170,24 @@ class _Dialogue:
     def close(self) -> None:
         if self._socket is not None:
             self._socket.close()
+
+    def only_speaks_smb1(self, host: str, port: int) -> bool:
+        """Ask anew in the words of SMB 1 ([MS-CIFS] 2.2.4.52); a server that speaks more has no reason to answer."""
+        dialect = b"\x02NT LM 0.12\0"
+        request = b"\xffSMB\x72" + bytes(27) + b"\0" + len(dialect).to_bytes(2, "little") + dialect
+        try:
+            self.close()
+            self.connect(host, port)
+            self._send(request)
+            return bytes(self._receive()[:5]) == request[:5]
+        except OSError:
+            return False
+
+    def abort(self) -> None:
+        self._aborted = True
+        if self._socket is not None:
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
 
     def ask(
         self, command: int, body: bytes, signer: Signer | None = None, cipher: Cipher | None = None
@@ -210,8 +241,6 @@ class _Dialogue:
         mark, size, _, state, answered, granted, flags, following, identity, _, tree, session, _ = HEADER.unpack_from(
             answer
         )
-        if mark[1:] == b"SMB" and mark[:1] == b"\xff":
-            raise LoginError(f"{self.peer} speaks only SMB 1, which is not safe: allow SMB 3 on the server")
         if mark != MARK or size != 64 or not flags & ANSWER:
             raise ProtocolError(f"{self.peer} sent something else than an answer of SMB 2 or 3: is it an SMB server?")
         if answered != command or identity != message_id or following:
@@ -251,6 +280,8 @@ class _Dialogue:
         return buffer
 
     def _left(self) -> float:
+        if self._aborted:
+            raise Disconnected(f"the login at {self.peer} was given up")
         left = self._deadline - time.monotonic()
         if left <= 0:
             raise self._silence()
@@ -262,13 +293,12 @@ class _Dialogue:
     def _lost(self, why: str | None) -> OSError:
         if self.message_id <= 1:
             return Disconnected(
-                f"{self.peer} ended the connection ({why}) instead of negotiating: "
-                "it may speak only SMB 1 (allow SMB 3 there), be no SMB server, or be restarting"
+                f"{self.peer} ended the connection ({why}) instead of negotiating: is it an SMB server, or restarting?"
             )
         return Disconnected(f"{self.peer} ended the connection during the login ({why})")
 
 
-class _Login:
+class _Steps:
     """The steps from an open socket to an open share."""
 
     def __init__(self, options: Options, share: str, dialogue: _Dialogue) -> None:
@@ -277,7 +307,9 @@ class _Login:
         self.dialogue = dialogue
         self.server = dialogue.peer
         self.client_guid = os.urandom(16)
-        self.security_mode = negotiation.SIGNING_REQUIRED if options.sign else negotiation.SIGNING_ENABLED
+        self.security_mode = negotiation.SIGNING_ENABLED
+        if options.sign and not options.guest:
+            self.security_mode = negotiation.SIGNING_REQUIRED
 
     def run(self) -> Session:
         self.negotiated = self.negotiate()
@@ -295,24 +327,24 @@ class _Login:
             self.dialogue.tree_id,
             self.dialogue.message_id,
             self.dialogue.credits,
-            signer if self.signs and not encrypted else None,
+            signer if self.options.sign and not encrypted else None,
             cipher if encrypted else None,
             self.negotiated.max_read,
             self.negotiated.max_write,
             self.negotiated.max_transact,
         )
 
-    @property
-    def signs(self) -> bool:
-        return self.options.sign
-
     def encrypts(self, session_flags: int) -> bool:
         return bool(session_flags & negotiation.SESSION_ENCRYPTED) or self.options.encrypt is True
 
     def negotiate(self) -> negotiation.Negotiated:
-        state, _, answer = self.dialogue.ask(
-            NEGOTIATE, negotiation.negotiate_request(self.client_guid, self.security_mode)
-        )
+        request = negotiation.negotiate_request(self.client_guid, self.security_mode)
+        try:
+            state, _, answer = self.dialogue.ask(NEGOTIATE, request)
+        except Disconnected:
+            if self.dialogue.only_speaks_smb1(self.options.host, self.options.port):
+                raise self.smb1() from None
+            raise
         if state == status.NOT_SUPPORTED:
             raise LoginError(f"{self.server} speaks none of SMB 2.1 to 3.1.1: allow SMB 3 on the server")
         if state:
@@ -450,7 +482,9 @@ class _Login:
             raise ShareNotFound(f"{self.server} has no share {self.share!r}: check the first part of the URL's path")
         if state == status.ACCESS_DENIED:
             who = "guests" if self.options.guest else f"the user {self.options.user!r}"
-            hint = ", or it demands encryption: remove encrypt = false" if self.options.encrypt is False else ""
+            hint = (
+                "" if self.negotiated.cipher else " (it may demand encryption, which this server's SMB version lacks)"
+            )
             raise LoginError(
                 f"{self.server} gives {who} no access to the share {self.share!r}: ask its administrator{hint}"
             )
@@ -478,8 +512,9 @@ class _Login:
 
     def refusal(self, state: int, what: str) -> OSError:
         if state in _ACCOUNT_ERRORS:
-            who = "guest" if self.options.guest else repr(self.options.user)
-            return LoginError(f"{self.server} refuses the user {who}: {_ACCOUNT_ERRORS[state]}")
+            if self.options.guest:
+                return LoginError(f"{self.server} lets no guest in: name a user and a password")
+            return LoginError(f"{self.server} refuses the user {self.options.user!r}: {_ACCOUNT_ERRORS[state]}")
         if isinstance(status.os_error(state, ""), ConnectionError):
             return Busy(f"{self.server} {what} for now ({status.name(state)}): try again later")
         return LoginError(f"{self.server} {what} with {status.name(state)}")
@@ -487,6 +522,9 @@ class _Login:
     def unauthenticated(self, error: Exception) -> LoginError:
         reason = str(getattr(error, "base_message", "") or type(error).__name__).rstrip(".")
         return LoginError(f"the login of {self.options.user!r} at {self.server} by {self.options.auth} fails: {reason}")
+
+    def smb1(self) -> LoginError:
+        return LoginError(f"{self.server} speaks only SMB 1, which is not safe: allow SMB 3 on the server")
 
     def without_kerberos(self) -> LoginError:
         return LoginError('Kerberos needs its libraries: pip install "pyspnego[kerberos]", or set auth to ntlm')

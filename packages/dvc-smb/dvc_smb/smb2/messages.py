@@ -111,6 +111,7 @@ class Entry(NamedTuple):
     size: int
     attributes: int
     modified: float
+    created: float
 
     @property
     def is_directory(self) -> bool:
@@ -136,9 +137,7 @@ def encode_path(path: str) -> bytes:
     return encoded
 
 
-def create(
-    path: str, access: int, disposition: int = OPEN, options: int = 0, *, sharing: int = SHARE_ALL
-) -> Request:
+def create(path: str, access: int, disposition: int = OPEN, options: int = 0, *, sharing: int = SHARE_ALL) -> Request:
     """Open, or make, a file or directory; ``sharing`` is what others may do with it meanwhile (2.2.13)."""
     name = encode_path(path)
     body = _CREATE.pack(
@@ -261,7 +260,7 @@ def parse_listing(message: memoryview) -> list[Entry]:
     while True:
         if len(rest) < _ENTRY.size:
             raise _cut("QUERY_DIRECTORY", message)
-        following, _, _, _, modified, _, size, _, attributes, length = _ENTRY.unpack_from(rest)
+        following, _, created, _, modified, _, size, _, attributes, length = _ENTRY.unpack_from(rest)
         end = _ENTRY.size + length
         if end > len(rest) or length % 2 or size >> 63:
             raise ProtocolError("the server's answer to QUERY_DIRECTORY is malformed")
@@ -269,7 +268,7 @@ def parse_listing(message: memoryview) -> list[Entry]:
         if name not in (".", ".."):
             if not name or "/" in name or "\\" in name or "\0" in name:
                 raise ProtocolError(f"the server lists the impossible name {name!r}")
-            entries.append(Entry(name, size, attributes, modified / 1e7 - _EPOCH))
+            entries.append(Entry(name, size, attributes, modified / 1e7 - _EPOCH, created / 1e7 - _EPOCH))
         if not following:
             return entries
         if following < end:

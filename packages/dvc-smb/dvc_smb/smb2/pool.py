@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from dvc_smb.smb2.connection import Connection
-from dvc_smb.smb2.errors import HostNotFound, LoginError, NoAnswer, ShareNotFound, SMBError
-from dvc_smb.smb2.login import Session, log_in
+from dvc_smb.smb2.errors import Disconnected, HostNotFound, LoginError, NoAnswer, ShareNotFound, SMBError
+from dvc_smb.smb2.login import Login, Session
 
 if TYPE_CHECKING:
     from dvc_smb.options import Options
@@ -135,7 +135,11 @@ class Pool:
         try:
             return await asyncio.shield(task)
         except SMBError as error:
-            raise type(error)(str(error)) from None
+            raise error.again() from None
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise Disconnected(f"the connections to {self.options.server} are closed") from None
+            raise
 
     def _open_missing(self, lanes: _Lanes) -> None:
         missing = self.options.connections - len(lanes.alive()) - len(lanes.opening)
@@ -164,7 +168,7 @@ class Pool:
 
     async def _connect(self) -> Connection:
         if self._refused:
-            raise type(self._refused)(str(self._refused))
+            raise self._refused.again()
         session = await _log_in_aside(self.options, self.share)
         return await Connection.open(session, self.options.timeout)
 
@@ -174,9 +178,10 @@ def _load(connection: Connection) -> int:
 
 
 async def _log_in_aside(options: Options, share: str) -> Session:
-    """Run :func:`log_in` in a thread that does not keep the process from ending, should a name server be silent."""
+    """Log in, in a thread that does not keep the process from ending, should a name server be silent."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Session] = loop.create_future()
+    login = Login(options, share)
 
     def deliver(session: Session | None, error: BaseException | None) -> None:
         if future.done():
@@ -190,7 +195,7 @@ async def _log_in_aside(options: Options, share: str) -> Session:
     def work() -> None:
         session = error = None
         try:
-            session = log_in(options, share)
+            session = login.run()
         except BaseException as problem:
             error = problem
         try:
@@ -203,7 +208,11 @@ async def _log_in_aside(options: Options, share: str) -> Session:
     try:
         async with asyncio.timeout(options.login_timeout + _NAME_SERVER_GRACE):
             return await future
+    except asyncio.CancelledError:
+        login.abort()
+        raise
     except TimeoutError as error:
         if isinstance(error, SMBError):
             raise
+        login.abort()
         raise NoAnswer(f"{options.server} cannot be looked up: the name server does not answer") from None
