@@ -24,7 +24,7 @@ class ReportingSMB(SMB):
 
 
 def _remote_error(error: OSError) -> RemoteError:
-    """Return what DVC's user is told; ``error`` stays below it for programs that tell what can pass from what cannot."""
+    """Return what DVC's user is told. ``error`` stays below it, for programs that tell what can pass."""
     told = RemoteError(sentence(error))
     told.__context__ = error
     return told
