@@ -37,7 +37,7 @@ def default_remote(root: Path) -> str | None:
 
 def remote(root: Path, name: str, files: tuple[str, ...] = BOTH) -> dict[str, str]:
     """Return the options of a remote, with a folder as an absolute path; none where there is no such remote."""
-    options = section(root, f"'remote \"{name}\"'", files)
+    options = section(root, f'remote "{name}"', files)
     if "url" in options and "://" not in options["url"]:
         options["url"] = str(absolute(root / ".dvc", options["url"]))
     return options

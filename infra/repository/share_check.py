@@ -65,7 +65,8 @@ def check(checkout: Path, home: Path) -> list[Result]:
 
 def _ask(share: Share) -> tuple[list[dict[str, Any]], str]:
     """Return what the probe said until it ended or the time was over, and its last error line."""
-    command = [sys.executable, share_probe.__file__]
+    # Without the script's own folder, whose `dvc` is ours, on the path.
+    command = [sys.executable, "-P", share_probe.__file__]
     question = {"checkout": str(share.root), "remote": share.remote, "settings": dict(share.settings)}
     process = subprocess.Popen(
         command,

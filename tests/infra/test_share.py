@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,14 +20,14 @@ from infra.samba.sentinel import write_sentinel
 SMB = "storage:\n  kind: smb\n  url: smb://alice@storage:1445/sambashare/dvc\n"
 
 
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A git and DVC repository with data and a site file, as the project's own: the share is in the checkout."""
-    root = tmp_path / "checkout"
+    root = tmp_path_factory.mktemp("template") / "checkout"
     (root / "configs").mkdir(parents=True)
     (root / "data").mkdir()
     (root / "data" / "a.txt").write_text("one\n")
-    git.git(root, "init", "--quiet", "--initial-branch=main")
+    git.git(root.parent, "init", "--quiet", "--initial-branch=main", str(root))
     (root / ".dvc").mkdir()
     (root / ".dvc" / "config").write_text(
         "[core]\n    remote = share\n['remote \"share\"']\n    url = ../.mlops/share\n"
@@ -35,6 +36,18 @@ def checkout(tmp_path: Path) -> Path:
     set_site(root, "storage:\n  kind: directory\n  path: .mlops/share\n")
     subprocess.run(["dvc", "add", "--quiet", "data"], cwd=root, check=True, capture_output=True)
     return root
+
+
+@pytest.fixture
+def checkout(template: Path, tmp_path: Path) -> Path:
+    """A checkout of the test's own."""
+    return Path(shutil.copytree(template, tmp_path / "checkout", symlinks=True))
+
+
+@pytest.fixture
+def dvc(checkout: Path) -> Iterator[Dvc]:
+    with Dvc(checkout) as running:
+        yield running
 
 
 def set_site(root: Path, text: str) -> None:
@@ -46,28 +59,28 @@ def local(root: Path) -> str:
     return path.read_text() if path.exists() else ""
 
 
-def push(root: Path) -> None:
-    with Dvc(root) as dvc:
-        dvc.connect(open_share(root, root / ".mlops"))
-        dvc.push("data.dvc")
+def push(dvc: Dvc) -> None:
+    """What a job does: find the share out, tell DVC of it, push."""
+    dvc.connect(open_share(dvc.root, dvc.root / ".mlops"))
+    dvc.push("data.dvc")
 
 
 def objects(folder: Path) -> int:
     return len([path for path in folder.rglob("*") if path.is_file() and "md5" in path.parts])
 
 
-def test_the_shipped_site_needs_no_settings_of_its_own(checkout: Path) -> None:
-    push(checkout)
+def test_the_shipped_site_needs_no_settings_of_its_own(dvc: Dvc, checkout: Path) -> None:
+    push(dvc)
     assert objects(checkout / ".mlops" / "share") == 2
     assert local(checkout) == ""
     assert open_share(checkout, checkout / ".mlops").address == ".mlops/share"
 
 
-def test_a_chosen_folder_is_kept_and_given_up_again(checkout: Path, tmp_path: Path) -> None:
+def test_a_chosen_folder_is_kept_and_given_up_again(dvc: Dvc, checkout: Path, tmp_path: Path) -> None:
     home, team = checkout / ".mlops", tmp_path / "team"
     team.mkdir()
     remember(checkout, home, parse_choice(str(team), checkout, home))
-    push(checkout)
+    push(dvc)
     assert objects(team) == 2
     assert open_share(checkout, home).origin is Origin.CHOSEN
     assert "team" in dvc_config.remote(checkout, "share")["url"], "plain dvc commands use it too"
@@ -75,41 +88,41 @@ def test_a_chosen_folder_is_kept_and_given_up_again(checkout: Path, tmp_path: Pa
     remember(checkout, home, None)
     share = open_share(checkout, home)
     assert (share.origin, share.storage) == (Origin.SITE, DirectoryStorage(path=Path(".mlops/share")))
-    push(checkout)
+    push(dvc)
     assert objects(home / "share") == 2
 
 
-def test_the_site_decides_for_everybody_who_chose_nothing(checkout: Path, tmp_path: Path) -> None:
+def test_the_site_decides_for_everybody_who_chose_nothing(dvc: Dvc, checkout: Path, tmp_path: Path) -> None:
     team = tmp_path / "team"
     set_site(checkout, f"storage:\n  kind: directory\n  path: {team}\n")
-    push(checkout)
+    push(dvc)
     assert objects(team) == 2
     other = tmp_path / "other"
     set_site(checkout, f"storage:\n  kind: directory\n  path: {other}\n")
-    push(checkout)
+    push(dvc)
     assert objects(other) == 2
 
 
-def test_what_was_set_by_hand_stays_until_another_is_chosen(checkout: Path, tmp_path: Path) -> None:
+def test_what_was_set_by_hand_stays_until_another_is_chosen(dvc: Dvc, checkout: Path, tmp_path: Path) -> None:
     hand, home = tmp_path / "hand", checkout / ".mlops"
     dvc = ("dvc", "remote", "modify", "--local", "share")
     subprocess.run([*dvc, "url", str(hand)], cwd=checkout, check=True, capture_output=True)
-    push(checkout)
+    push(dvc)
     assert objects(hand) == 2
     assert open_share(checkout, home).origin is Origin.DVC
 
     remember(checkout, home, parse_choice(".mlops/share", checkout, home))
-    push(checkout)
+    push(dvc)
     assert objects(home / "share") == 2
 
 
-def test_options_of_ones_own_stay(checkout: Path, tmp_path: Path) -> None:
+def test_options_of_ones_own_stay(dvc: Dvc, checkout: Path, tmp_path: Path) -> None:
     home = checkout / ".mlops"
     remember(checkout, home, DirectoryStorage(path=tmp_path / "team"))
-    push(checkout)
+    push(dvc)
     dvc = ("dvc", "remote", "modify", "--local", "share", "jobs", "3")
     subprocess.run(dvc, cwd=checkout, check=True, capture_output=True)
-    push(checkout)
+    push(dvc)
     assert open_share(checkout, home).origin is Origin.CHOSEN
     assert dvc_config.remote(checkout, "share")["jobs"] == "3"
 
@@ -126,7 +139,9 @@ def mounted(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("how", ["site", "chosen"])
-def test_a_share_that_is_not_mounted_stops_before_anything_is_written(checkout: Path, mounted: Path, how: str) -> None:
+def test_a_share_that_is_not_mounted_stops_before_anything_is_written(
+    dvc: Dvc, checkout: Path, mounted: Path, how: str
+) -> None:
     home = checkout / ".mlops"
     if how == "site":
         mount = f"storage:\n  kind: mount\n  path: {mounted}\n  source: //storage/sambashare\n  sentinel: sambashare\n"
@@ -135,14 +150,12 @@ def test_a_share_that_is_not_mounted_stops_before_anything_is_written(checkout: 
         (mounted / "dvc").mkdir()
         remember(checkout, home, parse_choice(str(mounted / "dvc"), checkout, home))
         assert isinstance(open_share(checkout, home).storage, MountStorage), "its sentinel was found"
-    push(checkout)
+    push(dvc)
     assert objects(mounted / "dvc") == 2
     subprocess.run(["umount", str(mounted)], check=True)
-    with Dvc(checkout) as dvc:
-        dvc.connect(open_share(checkout, home))
-        for reaching in (lambda: dvc.push("data.dvc"), lambda: dvc.pull("data.dvc")):
-            with pytest.raises(UserError, match="is not mounted"):
-                reaching()
+    for reaching in (lambda: dvc.push("data.dvc"), lambda: dvc.pull("data.dvc")):
+        with pytest.raises(UserError, match="is not mounted"):
+            reaching()
     assert list(mounted.iterdir()) == []
 
 
