@@ -13,23 +13,32 @@ from cli.options import SITE
 from configs.problems import Problem, UserError
 from configs.site import SITE_FILE, SmbStorage
 from infra.repository.share import Origin, open_share
-from infra.repository.share_choice import kept_password, parse_choice, remember
+from infra.repository.share_check import check
+from infra.repository.share_choice import kept_password, on_trial, parse_choice, remember
 
 _PASSWORDS = ("MLOPS_SHARE_PASSWORD", "DVC_SMB_PASSWORD")
 _PASSWORD_FILES = ("MLOPS_SHARE_PASSWORD_FILE", "DVC_SMB_PASSWORD_FILE")
 
 
 def use_share(choice: str | None, root: Path, home: Path, console: Console) -> None:
-    """Make ``choice`` the checkout's share, if there is one, and say which share is used.
+    """Make ``choice`` the checkout's share, if there is one and it works, and say which share is used.
 
     Raises:
-        UserError: it cannot be used: no such folder, no address, no password, mistakes in the site file.
+        UserError: it cannot be used: no such folder, no address, no login, no right to write, or mistakes in the site
+            file. The checkout's share is then what it was.
     """
     if choice == SITE:
         remember(root, home, None)
     elif choice is not None:
         storage = parse_choice(choice, root, home)
-        remember(root, home, storage, _password(storage, home) if isinstance(storage, SmbStorage) else None)
+        password = _password(storage, home) if isinstance(storage, SmbStorage) else None
+        with on_trial(home):
+            remember(root, home, storage, password)
+            found = check(root, home)[0]
+            if found.level == "broken":
+                raise UserError(
+                    Problem("--share", f"cannot be used, nothing was changed: {found.detail}", found.remedy)
+                )
     share = open_share(root, home, credentials=choice is not None)
     account = f" as {share.storage.account}" if isinstance(share.storage, SmbStorage) else ""
     if share.origin is Origin.CHOSEN:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -118,6 +119,25 @@ def remember(root: Path, home: Path, storage: Storage | None, password: str | No
     except OSError as error:
         remedy = "make it writable, or name another folder by MLOPS_HOME"
         raise UserError(Problem(str(home), f"cannot be written: {error.strerror}", remedy)) from None
+
+
+@contextmanager
+def on_trial(home: Path) -> Iterator[None]:
+    """Undo what :func:`remember` keeps inside the block if the block fails."""
+    kept = {path: path.read_text(encoding="utf-8") if path.exists() else None for path in _files(home)}
+    try:
+        yield
+    except BaseException:
+        for path, text in kept.items():
+            if text is None:
+                path.unlink(missing_ok=True)
+            else:
+                write_private(path, text)
+        raise
+
+
+def _files(home: Path) -> tuple[Path, Path]:
+    return home / "share.json", password_file(home)
 
 
 def password_file(home: Path) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 REACHING, WRITING, RENAMING, READING = "reaching it", "writing", "renaming", "reading"
+PREFIX = ".mlops-doctor-"
 SMALL_BYTES = 256 * 1024
 SPEED_BYTES = 4 * 2**20
 
@@ -114,7 +116,7 @@ class Remote:
 def main() -> None:
     question = json.load(sys.stdin)
     step = REACHING
-    name, renamed = (f".mlops-doctor-{uuid.uuid4().hex}" for _ in range(2))
+    name, renamed = (f"{PREFIX}{uuid.uuid4().hex}" for _ in range(2))
     place: Place | None = None
     try:
         say(step=step)
@@ -168,9 +170,10 @@ def measure(place: Place, name: str) -> None:
 
 
 def sentence(error: BaseException) -> str:
-    """Return what went wrong on one line, without the error's number."""
+    """Return what went wrong on one line, without the error's number and the name of a file of ours."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.split()) or type(error).__name__
+    own_file = rf"\S*{re.escape(PREFIX)}[0-9a-f]*: "
+    return " ".join(re.sub(own_file, "", text).split()) or type(error).__name__
 
 
 def is_denied(error: BaseException | None) -> bool:
