@@ -105,8 +105,8 @@ def test_the_site_decides_for_everybody_who_chose_nothing(dvc: Dvc, checkout: Pa
 
 def test_what_was_set_by_hand_stays_until_another_is_chosen(dvc: Dvc, checkout: Path, tmp_path: Path) -> None:
     hand, home = tmp_path / "hand", checkout / ".mlops"
-    dvc = ("dvc", "remote", "modify", "--local", "share")
-    subprocess.run([*dvc, "url", str(hand)], cwd=checkout, check=True, capture_output=True)
+    by_hand = ("dvc", "remote", "modify", "--local", "share")
+    subprocess.run([*by_hand, "url", str(hand)], cwd=checkout, check=True, capture_output=True)
     push(dvc)
     assert objects(hand) == 2
     assert open_share(checkout, home).origin is Origin.DVC
@@ -120,8 +120,8 @@ def test_options_of_ones_own_stay(dvc: Dvc, checkout: Path, tmp_path: Path) -> N
     home = checkout / ".mlops"
     remember(checkout, home, DirectoryStorage(path=tmp_path / "team"))
     push(dvc)
-    dvc = ("dvc", "remote", "modify", "--local", "share", "jobs", "3")
-    subprocess.run(dvc, cwd=checkout, check=True, capture_output=True)
+    by_hand = ("dvc", "remote", "modify", "--local", "share", "jobs", "3")
+    subprocess.run(by_hand, cwd=checkout, check=True, capture_output=True)
     push(dvc)
     assert open_share(checkout, home).origin is Origin.CHOSEN
     assert dvc_config.remote(checkout, "share")["jobs"] == "3"
