@@ -21,3 +21,4 @@ async def copy(share: Share, name: str, path: str, other: Share, target: str, ta
             await copied.commit()
 
     await share.pool.retrying(attempt)
+    await other.clean()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import logging
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dvc_objects.compat import cached_property
-from dvc_objects.fs.base import FileSystem
+from dvc_objects.fs.base import FileSystem, LinkError
 
 from dvc_smb import location
 from dvc_smb.credentials import complete
@@ -57,22 +58,7 @@ class SMBFileSystem(FileSystem):  # type: ignore[misc]
         # Not before a file is asked for: most commands of DVC name the remote without using it.
         from dvc_smb.dvc_reporting import ReportingSMB
 
-        options = self.options
-        return ReportingSMB(
-            options.host,
-            port=options.port,
-            user=options.user,
-            password=options.password,
-            domain=options.domain,
-            timeout=options.timeout,
-            encrypt=options.encrypt,
-            sign=options.sign,
-            auth=options.auth,
-            connections=options.connections,
-            verify=options.verify,
-            guest=options.guest,
-            skip_instance_cache=True,
-        )
+        return ReportingSMB(**asdict(self.options), skip_instance_cache=True)
 
     @classmethod
     def _strip_protocol(cls, path: str) -> str:
@@ -99,6 +85,17 @@ class SMBFileSystem(FileSystem):  # type: ignore[misc]
     def normpath(self, path: str) -> str:
         """Return the path without ``.`` and double slashes; ``#`` and ``?`` are characters like others."""
         return str(self.flavour.normpath(path))
+
+    def reflink(self, from_info: str, to_info: str) -> None:
+        """Move an upload of ``dvc add --to-remote`` from DVC's temporary name to that of its object.
+
+        DVC asks for a link and otherwise copies the file through this machine; it forgets the temporary file either
+        way, so that a move is what it needs.
+        """
+        name = self.name(from_info)
+        if not (name.startswith(".") and name.endswith(".tmp")):
+            raise LinkError("reflink", self, from_info)
+        self.fs.mv(from_info, to_info)
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from typing import TYPE_CHECKING, Any
 
 from fsspec.asyn import sync
@@ -29,9 +30,9 @@ class SMBFile(AbstractBufferedFile):  # type: ignore[misc]
 
     def __init__(self, fs: SMB, path: str, mode: str = "rb", block_size: Any = BLOCK, **options: Any) -> None:
         if mode == "xb" and fs.exists(path):
-            raise FileExistsError(f"{path} exists already")
-        super().__init__(fs, path, mode, BLOCK if block_size in (None, "default") else block_size, **options)
+            raise FileExistsError(errno.EEXIST, "it exists already", path)
         self._upload: Upload | None = None
+        super().__init__(fs, path, mode, BLOCK if block_size in (None, "default") else block_size, **options)
 
     def _fetch_range(self, start: int, end: int) -> bytes:
         return bytes(self.fs.cat_file(self.path, start=start, end=end))

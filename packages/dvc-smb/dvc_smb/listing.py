@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from dvc_smb.errors import EndlessFolder
 from dvc_smb.names import is_temporary
-from dvc_smb.share import Share, close_soon, open_with
+from dvc_smb.share import Share, close, in_background, open_with
 from dvc_smb.smb2 import messages, status
 from dvc_smb.smb2.messages import RELATED_FILE, Entry, Opened
 
@@ -26,13 +26,9 @@ class Folder(NamedTuple):
     opened: Opened
     entries: list[Entry]
 
-    def is_same(self, other: Folder) -> bool:
-        """Return whether two paths have led to one folder: all its times and entries are the same, to 100 ns."""
-        return (
-            self.opened.created == other.opened.created
-            and self.opened.modified == other.opened.modified
-            and self.entries == other.entries
-        )
+    def looks_like(self, other: Folder) -> bool:
+        """Return whether two paths may have led to one folder."""
+        return self.opened.modified == other.opened.modified and self.entries == other.entries
 
 
 async def list_folder(share: Share, name: str, path: str, pattern: str = "*") -> list[Entry]:
@@ -102,7 +98,7 @@ async def _list_in_turns(share: Share, name: str, path: str, pattern: str) -> Fo
                 raise status.os_error(reply.status, path)
             entries += messages.parse_listing(reply.message)
     finally:
-        close_soon(connection, opened.file_id)
+        in_background(close(connection, opened.file_id))
 
 
 def without_temporaries(entries: Iterable[Entry]) -> Iterator[Entry]:
@@ -144,10 +140,11 @@ async def walk(
         for place, folder in zip(level, folders, strict=True):
             if folder is None:
                 continue
-            if folder.entries and any(folder.is_same(other) for other in place.above):
-                raise EndlessFolder(f"{place.path} leads back to a folder above it: remove that symbolic link")
+            for other, seen in place.above:
+                if folder.entries and folder.looks_like(seen) and await _are_one(share, place, other):
+                    raise EndlessFolder(f"{place.path} leads back to {other.path}: remove that symbolic link")
             yield place.path, folder.entries
-            above = (*place.above, folder)
+            above = (*place.above, (place, folder))
             below += [place.below(entry.name, above) for entry in folder.entries if entry.is_directory]
         level, depth = below, depth + 1
 
@@ -157,10 +154,22 @@ class _Place(NamedTuple):
 
     name: str
     path: str
-    above: tuple[Folder, ...]
+    above: tuple[tuple[_Place, Folder], ...]
 
-    def below(self, name: str, above: tuple[Folder, ...]) -> _Place:
+    def below(self, name: str, above: tuple[tuple[_Place, Folder], ...]) -> _Place:
         return _Place(f"{self.name}/{name}".lstrip("/"), f"{self.path}/{name}", above)
+
+
+async def _are_one(share: Share, place: _Place, other: _Place) -> bool:
+    """Return whether two paths lead to the same folder."""
+
+    async def number(place: _Place) -> int:
+        opened = messages.create(place.name, messages.READ_ATTRIBUTES)
+        requests = [opened, messages.index_number(RELATED_FILE), messages.close(RELATED_FILE)]
+        return messages.parse_index_number((await share.call(requests, place.path))[1])
+
+    first, second = await share.pool.retrying(lambda: asyncio.gather(number(place), number(other)))
+    return first == second != 0
 
 
 async def remove_tree(share: Share, name: str, path: str) -> None:

@@ -39,6 +39,7 @@ class Share:
         self.path = f"/{name}"
         self.verify = options.verify
         self.streams = asyncio.Semaphore(STREAMS)
+        self._abandoned: list[str] = []
         self._done: set[Key] = set()
         self._doing: dict[Key, asyncio.Future[None]] = {}
 
@@ -119,6 +120,18 @@ class Share:
                     raise
 
         await self.pool.retrying(attempts.count(remove))
+
+    async def give_up(self, temporary: str, error: BaseException | None) -> None:
+        """Delete a temporary whose upload has failed: now, or if the connection was lost, after a later upload."""
+        if isinstance(error, (ConnectionError, TimeoutError)):
+            self._abandoned.append(temporary)
+        else:
+            await self.discard(temporary)
+
+    async def clean(self) -> None:
+        """Delete the temporaries of uploads whose connections were lost."""
+        while self._abandoned:
+            await self.discard(self._abandoned.pop())
 
     async def discard(self, name: str) -> None:
         """Delete a file if that is possible now."""
@@ -235,10 +248,12 @@ async def answers(connection: Connection, requests: list[Request], path: str) ->
     return [reply.message for reply in replies]
 
 
-async def open_with(connection: Connection, requests: list[Request], path: str) -> tuple[Opened, list[Reply]]:
+async def open_with(
+    connection: Connection, requests: list[Request], path: str, *, temporary: bool = False
+) -> tuple[Opened, list[Reply]]:
     """Send a compound that opens a file and keeps it open; return what was opened and the answers to the rest.
 
-    Whoever is cancelled meanwhile leaves no open file behind.
+    Whoever is cancelled meanwhile leaves no open file behind, and if it was to be a ``temporary`` one, no file.
 
     Raises:
         OSError: the file could not be opened.
@@ -248,37 +263,40 @@ async def open_with(connection: Connection, requests: list[Request], path: str) 
         reply = await asyncio.shield(first)
         replies = [await future for future in rest]
     except asyncio.CancelledError:
-        first.add_done_callback(lambda future: _close_late(connection, future))
+        in_background(_close_late(connection, first, temporary))
         raise
     if reply.status:
         raise status.os_error(reply.status, path)
     return messages.parse_create(reply.message), replies
 
 
-def _close_late(connection: Connection, future: asyncio.Future[Reply]) -> None:
-    with suppress(OSError, asyncio.CancelledError):
-        reply = future.result()
-        if not reply.status:
-            close_soon(connection, messages.parse_create(reply.message).file_id)
+async def _close_late(connection: Connection, opening: asyncio.Future[Reply], temporary: bool) -> None:
+    reply = await opening
+    if not reply.status:
+        file_id = messages.parse_create(reply.message).file_id
+        await (drop if temporary else close)(connection, file_id)
 
 
 async def drop(connection: Connection, file_id: bytes) -> None:
     """Close a file that was opened with ``DELETE`` access, and delete it."""
-    with suppress(OSError):
-        await answers(connection, [messages.delete(file_id), messages.close(RELATED_FILE)], "")
+    await answers(connection, [messages.delete(file_id), messages.close(RELATED_FILE)], "")
 
 
-_closing: set[asyncio.Task[None]] = set()
+async def close(connection: Connection, file_id: bytes) -> None:
+    """Close a file, without waiting for the answer."""
+    await connection.send([messages.close(file_id)])
 
 
-def close_soon(connection: Connection, file_id: bytes) -> None:
-    """Close a file without waiting for the answer."""
+_background: set[asyncio.Task[None]] = set()
 
-    async def close() -> None:
+
+def in_background(work: Coroutine[object, object, None]) -> None:
+    """Have work done that nobody waits for and whose failure, like that of its connection, changes nothing."""
+
+    async def quietly() -> None:
         with suppress(OSError):
-            await connection.send([messages.close(file_id)])
+            await work
 
-    if connection.broken is None:
-        task = asyncio.ensure_future(close())
-        _closing.add(task)
-        task.add_done_callback(_closing.discard)
+    task = asyncio.ensure_future(quietly())
+    _background.add(task)
+    task.add_done_callback(_background.discard)

@@ -8,7 +8,7 @@ from collections import deque
 from typing import NamedTuple, Protocol
 
 from dvc_smb.errors import ChangedFile
-from dvc_smb.share import Share, close_soon, open_with
+from dvc_smb.share import Share, close, in_background, open_with
 from dvc_smb.smb2 import messages, status
 from dvc_smb.smb2.connection import Connection, Reply
 from dvc_smb.smb2.errors import ProtocolError
@@ -76,7 +76,7 @@ class Stream:
 
     def _close(self) -> None:
         for handle in self._handles:
-            close_soon(handle.connection, handle.opened.file_id)
+            in_background(close(handle.connection, handle.opened.file_id))
 
     async def copy(self, sink: Sink, start: int, stop: int) -> None:
         """Read from ``start`` up to ``stop``, which is at most ``size``, into ``sink``.

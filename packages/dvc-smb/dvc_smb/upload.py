@@ -22,7 +22,7 @@ from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
 from dvc_smb import hashing, names, temporaries
 from dvc_smb.errors import Incomplete
-from dvc_smb.share import Share, answers, close_soon, drop, open_with
+from dvc_smb.share import Share, answers, drop, open_with
 from dvc_smb.smb2 import messages, status
 from dvc_smb.smb2.connection import Connection, Reply
 from dvc_smb.smb2.messages import RELATED_FILE, Request
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 
 #: Up to this size a file is read whole and sent in one message.
 SMALL = 1 << 20
-
-# Nothing can be cleaned up over a connection that could not be had back.
-_LOST = (ConnectionError, TimeoutError)
 
 _ACCESS = messages.WRITE_DATA | messages.DELETE | messages.READ_ATTRIBUTES
 
@@ -80,6 +77,7 @@ async def upload(
                 await target.commit(replace=replace)
 
         await share.pool.retrying(lambda: _with_folders(share, attempt))
+        await share.clean()
     finally:
         os.close(descriptor)
 
@@ -92,27 +90,17 @@ async def store(share: Share, content: bytes | memoryview, name: str, path: str,
         IsADirectoryError: the target is a folder.
         OSError: the share is full, or may not be written.
     """
-    if len(content) <= SMALL:
-        left: list[str] = []
-        try:
-            await share.pool.retrying(
-                lambda: _with_folders(share, lambda: _store_small(share, content, name, path, replace, left))
-            )
-        except _LOST:
-            left.clear()
-            raise
-        finally:
-            # Also those of attempts that a lost connection has ended, when a later one has passed.
-            for temporary in left:
-                await share.discard(temporary)
-        return
 
     async def attempt() -> None:
+        if len(content) <= SMALL:
+            await _store_small(share, content, name, path, replace)
+            return
         async with share.streams, Upload(share, name, path, len(content)) as target:
             await target.write(memoryview(content))
             await target.commit(replace=replace)
 
     await share.pool.retrying(lambda: _with_folders(share, attempt))
+    await share.clean()
 
 
 async def _with_folders(share: Share, work: Callable[[], Awaitable[None]]) -> None:
@@ -124,25 +112,26 @@ async def _with_folders(share: Share, work: Callable[[], Awaitable[None]]) -> No
         await work()
 
 
-async def _store_small(
-    share: Share, content: bytes | memoryview, name: str, path: str, replace: bool, left: list[str]
-) -> None:
+async def _store_small(share: Share, content: bytes | memoryview, name: str, path: str, replace: bool) -> None:
     temporary = await _new_temporary(share, name, path)
-    left.append(temporary)
     connection = await share.pool.pick()
     requests = [_create(temporary)]
     if content:
         requests.append(messages.write(RELATED_FILE, 0, content))
-    opened, written = await open_with(connection, requests, path)
     try:
-        for reply in written:
-            _confirm(reply, len(content), path)
-    except OSError:
-        await drop(connection, opened.file_id)
+        opened, written = await open_with(connection, requests, path, temporary=True)
+        try:
+            for reply in written:
+                _confirm(reply, len(content), path)
+        except OSError:
+            with suppress(OSError):
+                await drop(connection, opened.file_id)
+            raise
+        renamed = messages.rename(opened.file_id, name, replace=replace)
+        await _rename(share, connection, [renamed, messages.close(RELATED_FILE)], name, path)
+    except BaseException as error:
+        await share.give_up(temporary, error)
         raise
-    renamed = messages.rename(opened.file_id, name, replace=replace)
-    await _rename(share, connection, [renamed, messages.close(RELATED_FILE)], name, path)
-    left.remove(temporary)
 
 
 class Upload:
@@ -177,17 +166,17 @@ class Upload:
             # From now on the server removes the file by itself if this client or its connection dies.
             await answers(connection, [messages.delete(self._handles[0].opened.file_id)], self._path)
         except BaseException as error:
-            await self._abort(lost=isinstance(error, _LOST))
+            await self._abort(error)
             raise
         self._cycle = itertools.cycle(self._handles)
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    async def __aexit__(self, _: object, error: BaseException | None, *__: object) -> None:
         if not self.committed:
-            await self._abort(lost=kind is not None and issubclass(kind, _LOST))
+            await self._abort(error)
 
     async def _open(self, connection: Connection, request: Request) -> None:
-        opened, _ = await open_with(connection, [request], self._path)
+        opened, _ = await open_with(connection, [request], self._path, temporary=not self._handles)
         self._handles.append(Handle(connection, opened))
 
     async def write(self, data: memoryview) -> None:
@@ -238,18 +227,19 @@ class Upload:
         _confirm(await future, length, self._path)
         self._confirmed += length
 
-    async def _abort(self, *, lost: bool) -> None:
+    async def _abort(self, error: BaseException | None) -> None:
         for _, future in self._pending:
             future.cancel()
-        for connection, opened in self._handles[1:]:
-            close_soon(connection, opened.file_id)
-        if lost:
-            return
-        if self._handles:
-            connection, opened = self._handles[0]
-            await drop(connection, opened.file_id)
-        else:
-            await self._share.discard(self._temporary)
+        # The last one to close it takes the file with it: whoever is told of the failure finds it gone.
+        await asyncio.gather(
+            *(drop(connection, opened.file_id) for connection, opened in self._handles[:1]),
+            *(
+                answers(connection, [messages.close(opened.file_id)], self._path)
+                for connection, opened in self._handles[1:]
+            ),
+            return_exceptions=True,
+        )
+        await self._share.give_up(self._temporary, error)
 
 
 class _LocalFile:
@@ -306,8 +296,8 @@ async def _rename(
 ) -> list[memoryview]:
     try:
         return await answers(connection, requests, path)
-    except PermissionError:
-        # Servers refuse a rename over a folder as if it were for lack of rights.
+    except (PermissionError, FileExistsError):
+        # That is how servers refuse a rename over a folder.
         if (await share.stat(name, path)).is_directory:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path) from None
         raise

@@ -17,12 +17,13 @@ from smb_servers.objects import Mover, make_objects, move, objects, others, watc
 from smb_servers.proxy import Proxy
 from smb_servers.smbd import Smbd
 
-CUTS = 30
 # Many small files, so that a cut falls into every kind of message; some of several messages; one that all
 # connections share.
 SMALL_SIZES = [0, 1, *range(1000, 31000, 500)]
 LARGE_SIZES = [300_000, 1_500_000, 2_500_000, 18_000_000]
-KINDS = {"small": (SMALL_SIZES, 500, 40_000), "large": (LARGE_SIZES, 100_000, 6_000_000)}
+# Sizes, the least and the most bytes between two cuts, how many cuts.
+KINDS = {"small": (SMALL_SIZES, 500, 60_000, 60), "large": (LARGE_SIZES, 100_000, 6_000_000, 15)}
+FILE_CUTS = 40
 
 
 @pytest.fixture(autouse=True)
@@ -42,22 +43,24 @@ def through(proxy: Proxy, place: Place) -> str:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("seed", [1, 2])
 def test_a_cut_push_leaves_whole_objects_and_is_repaired(
-    kind: str, seed: int, place: Place, tmp_path: Path, new_proxy: Callable[..., Proxy]
+    kind: str, place: Place, tmp_path: Path, new_proxy: Callable[..., Proxy]
 ) -> None:
-    sizes, low, high = KINDS[kind]
-    names = set(make_objects(tmp_path, sizes, seed))
+    sizes, low, high, cuts = KINDS[kind]
+    names = set(make_objects(tmp_path, sizes, 1))
     proxy = new_proxy(place.server.port)
-    proxy.cut_at_random(seed, low, high, CUTS)
+    proxy.cut_at_random(len(kind), low, high, cuts)
     with watched(place.path) as seen_wrong:
-        while proxy.cuts < CUTS:
+        while proxy.cuts < cuts:
             if move("push", tmp_path, through(proxy, place), **options(place.server)):
                 assert set(objects(place.path)) == names
                 shutil.rmtree(place.path / "files")
             assert wrong(place.path) == []
         proxy.cut_no_more()
-        assert move("push", tmp_path, through(proxy, place), **options(place.server))
+        names |= set(make_objects(tmp_path, [100], 3))
+        # As users do: a command is a process. It also cleans up after those before it.
+        arrived, output = Mover("push", tmp_path, place.url, **options(place.server)).finish()
+        assert arrived, output
     assert seen_wrong == []
     assert wrong(place.path) == []
     assert set(objects(place.path)) == names
@@ -65,16 +68,15 @@ def test_a_cut_push_leaves_whole_objects_and_is_repaired(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("seed", [3, 4])
 def test_a_cut_pull_leaves_whole_objects_and_is_repaired(
-    kind: str, seed: int, place: Place, tmp_path: Path, new_proxy: Callable[..., Proxy]
+    kind: str, place: Place, tmp_path: Path, new_proxy: Callable[..., Proxy]
 ) -> None:
-    sizes, low, high = KINDS[kind]
-    names = set(make_objects(place.path, sizes, seed))
+    sizes, low, high, cuts = KINDS[kind]
+    names = set(make_objects(place.path, sizes, 2))
     proxy = new_proxy(place.server.port)
-    proxy.cut_at_random(seed, low, high, CUTS)
+    proxy.cut_at_random(len(kind), low, high, cuts)
     with watched(tmp_path) as seen_wrong:
-        while proxy.cuts < CUTS:
+        while proxy.cuts < cuts:
             if move("pull", tmp_path, through(proxy, place), **options(place.server)):
                 assert set(objects(tmp_path)) == names
                 shutil.rmtree(tmp_path / "files")
@@ -96,9 +98,9 @@ def test_a_cut_upload_leaves_the_old_file_or_the_new_one(
     proxy = new_proxy(place.server.port)
     client = SMB("127.0.0.1", port=proxy.port, user="alice", skip_instance_cache=True, **options(place.server))
     (place.path / "model.bin").write_bytes(versions[0])
-    proxy.cut_at_random(size, size // 4, 2 * size, CUTS)
+    proxy.cut_at_random(size, size // 4, 2 * size, FILE_CUTS)
     number = 0
-    while proxy.cuts < CUTS:
+    while proxy.cuts < FILE_CUTS:
         number += 1
         (tmp_path / "model.bin").write_bytes(versions[number % 2])
         try:
@@ -117,9 +119,9 @@ def test_a_cut_download_leaves_nothing_or_the_whole_file(
     proxy = new_proxy(place.server.port)
     client = SMB("127.0.0.1", port=proxy.port, user="alice", skip_instance_cache=True, **options(place.server))
     (place.path / "model.bin").write_bytes(content)
-    proxy.cut_at_random(size, size // 4, 2 * size, CUTS)
+    proxy.cut_at_random(size, size // 4, 2 * size, FILE_CUTS)
     target = tmp_path / "model.bin"
-    while proxy.cuts < CUTS:
+    while proxy.cuts < FILE_CUTS:
         try:
             client.get_file(f"{place.smb_path}/model.bin", str(target))
         except OSError:
@@ -147,7 +149,7 @@ def test_a_second_pull_fetches_only_what_is_missing(
 
 
 @pytest.mark.parametrize("action", ["push", "pull"])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_killed_server_leaves_whole_objects(
     action: str, seed: int, tmp_path: Path, new_smbd: Callable[..., Smbd], new_proxy: Callable[..., Proxy]
 ) -> None:
@@ -169,6 +171,8 @@ def test_a_killed_server_leaves_whole_objects(
         arrived, _ = client.finish()
         if arrived:
             assert set(objects(target)) == names
+        # One more to move: a push that has nothing to do does not look at the remote, and cleans nothing.
+        names |= set(make_objects(source, [100], seed + 10))
         assert move(action, cache, url, **options(server))
     assert seen_wrong == []
     assert wrong(target) == []
@@ -177,7 +181,7 @@ def test_a_killed_server_leaves_whole_objects(
 
 
 @pytest.mark.parametrize("action", ["push", "pull"])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_killed_client_leaves_whole_objects(
     action: str, seed: int, place: Place, tmp_path: Path, new_proxy: Callable[..., Proxy]
 ) -> None:

@@ -200,6 +200,11 @@ def space(file_id: bytes) -> Request:
     return Request(QUERY_INFO, 1, _QUERY_INFO.pack(41, 2, 7, _SPACE.size, 0, 0, 0, 0, 0, file_id))
 
 
+def index_number(file_id: bytes) -> Request:
+    """Ask for the number that tells an open file or directory from all others of its disk ([MS-FSCC] 2.4.27)."""
+    return Request(QUERY_INFO, 1, _QUERY_INFO.pack(41, 1, 6, 8, 0, 0, 0, 0, 0, file_id))
+
+
 def echo() -> Request:
     """Ask the server for a sign of life (2.2.28)."""
     return Request(ECHO, 1, b"\4\0\0\0")
@@ -283,6 +288,14 @@ def parse_space(message: memoryview) -> tuple[int, int]:
         raise _cut("QUERY_INFO", message)
     total, free, _, sectors, size = _SPACE.unpack_from(output)
     return total * sectors * size, free * sectors * size
+
+
+def parse_index_number(message: memoryview) -> int:
+    """Return the number that :func:`index_number` has asked for; 0 where the server knows none."""
+    output = _output("QUERY_INFO", message)
+    if len(output) < 8:
+        raise _cut("QUERY_INFO", message)
+    return int.from_bytes(output[:8], "little")
 
 
 def _output(command: str, message: memoryview) -> memoryview:

@@ -135,9 +135,9 @@ def watched(folder: Path) -> Iterator[list[str]]:
 
     def watch() -> None:
         while not stop.wait(0.01):
-            for name, path in objects(folder).items():
-                # Gone again: the test has emptied the folder.
-                with contextlib.suppress(FileNotFoundError):
+            # A folder or file is gone again when the test empties the remote.
+            with contextlib.suppress(FileNotFoundError):
+                for name, path in objects(folder).items():
                     key = name, path.stat().st_ino
                     if key not in seen and not is_right(name, path):
                         seen_wrong.append(name)
