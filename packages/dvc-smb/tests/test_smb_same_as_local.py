@@ -59,8 +59,8 @@ class Team:
         self._share_pointers()
 
     def lose_an_object(self, seed: int) -> None:
-        """Remove one object of the remote behind DVC's back."""
-        found = sorted(path for path in (self.remote / "files/md5").rglob("*") if path.is_file())
+        """Remove the list of one directory behind DVC's back; where it is, DVC takes the files for present unseen."""
+        found = sorted((self.remote / "files/md5").rglob("*.dir"))
         if found:
             random.Random(seed).choice(found).unlink()
 

@@ -47,14 +47,14 @@ class Dialogue:
             raise HostNotFound(f"the host {host!r} is unknown: check its name, or this machine's name server") from None
         refusal: OSError | None = None
         for number, (family, kind, protocol, _, address) in enumerate(addresses):
-            self._socket = socket.socket(family, kind, protocol)
             try:
+                self._socket = socket.socket(family, kind, protocol)
                 self._socket.settimeout(self._left() / (len(addresses) - number))
                 self._socket.connect(address)
                 self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             except OSError as error:
-                self._socket.close()
+                self.close()
                 refusal = error
             else:
                 return
@@ -138,9 +138,8 @@ class Dialogue:
     def _read_header(self, answer: memoryview, command: int, message_id: int) -> tuple[int, int, int, int]:
         if len(answer) < HEADER_SIZE:
             raise ProtocolError(f"{self.peer} sent an answer of {len(answer)} bytes: is it an SMB server?")
-        mark, size, _, state, answered, granted, flags, following, identity, _, tree, session, _ = HEADER.unpack_from(
-            answer
-        )
+        fields = HEADER.unpack_from(answer)
+        mark, size, _, state, answered, granted, flags, following, identity, _, tree, session, _ = fields
         if mark != MARK or size != 64 or not flags & ANSWER:
             raise ProtocolError(f"{self.peer} sent something else than an answer of SMB 2 or 3: is it an SMB server?")
         if answered != command or identity != message_id or following:
