@@ -57,6 +57,7 @@ def test_samba_understands_all_of_it_and_what_it_says_is_hard(tmp_path: Path) ->
         "force group": "sambashare",
         "inherit permissions": "Yes",
         "case sensitive": "Yes",
+        "map archive": "No",
     }
     hardened = {
         "server min protocol": "SMB3",  # testparm's word for SMB3_11
