@@ -51,9 +51,11 @@ def use_share(choice: str | None, root: Path, home: Path, console: Console) -> N
 def _password(storage: SmbStorage, home: Path) -> str:
     """Return the password for a share: from the environment, a file, what was kept, or asked for on a terminal."""
     what = f"password of {storage.account} at {storage.place.server}"
-    for name in _PASSWORDS:
-        if os.environ.get(name):
-            return os.environ[name]
+    # Ours alone, and kept from now on: the stack and the trainings that it starts need not have it.
+    ours = os.environ.pop(_PASSWORDS[0], None)
+    for given in (ours, os.environ.get(_PASSWORDS[1])):
+        if given:
+            return given
     for name in _PASSWORD_FILES:
         if os.environ.get(name):
             return _from_file(Path(os.environ[name]), name)

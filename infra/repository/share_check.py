@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from configs.problems import UserError
-from configs.site import SmbStorage
+from configs.site import MountStorage, SmbStorage
 from infra.repository import share_probe
 from infra.repository.share import Origin, Share, open_share
 
@@ -44,7 +44,6 @@ def check(checkout: Path, home: Path) -> list[Result]:
         return [_broken("this is no DVC repository", "run this in the root of the checkout")]
     try:
         share = open_share(checkout, home)
-        share.check()
     except UserError as error:
         problem = error.problems[0]
         return [_broken(f"{problem.where}: {problem.what}", problem.remedy or "`mlops up --share ...` chooses another")]
@@ -67,7 +66,14 @@ def _ask(share: Share) -> tuple[list[dict[str, Any]], str]:
     """Return what the probe said until it ended or the time was over, and its last error line."""
     # Without the script's own folder, whose `dvc` is ours, on the path.
     command = [sys.executable, "-P", share_probe.__file__]
-    question = {"checkout": str(share.root), "remote": share.remote, "settings": dict(share.settings)}
+    question: dict[str, Any] = {
+        "checkout": str(share.root),
+        "remote": share.remote,
+        "settings": dict(share.settings),
+        "code": str(Path(__file__).parents[2]),
+    }
+    if isinstance(share.storage, MountStorage):
+        question["mount"] = [str(share.storage.path), share.storage.sentinel, share.storage.source]
     process = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -96,6 +102,8 @@ def _text(output: object) -> str:
 
 def _failure(share: Share, shown: str, told: Mapping[str, Any]) -> Result:
     what, _, todo = str(told["failed"]).rpartition(": ")
+    if told["remedy"]:
+        what, todo = str(told["failed"]), str(told["remedy"])
     remedy = todo if what else "is it mounted, are the credentials right, may this user write there?"
     if told["denied"] and told["step"] == share_probe.REACHING and isinstance(share.storage, SmbStorage):
         keep = f"MLOPS_SHARE_PASSWORD=... mlops up --share {share.storage.url}"

@@ -120,6 +120,8 @@ def main() -> None:
     place: Place | None = None
     try:
         say(step=step)
+        if "mount" in question:
+            check_mount(question)
         place = open_place(question)
         say(made=place.find_root())
         total, free = place.space()
@@ -136,12 +138,26 @@ def main() -> None:
         say(read=True, step="measuring")
         measure(place, name)
     except Exception as error:  # every kind of share has its own
-        say(failed=sentence(error), denied=is_denied(error), step=step)
+        say(failed=sentence(error), remedy=remedy(error), denied=is_denied(error), step=step)
     finally:
         if place is not None:
             for left in (name, renamed):
                 with contextlib.suppress(Exception):
                     place.remove(left)
+
+
+def check_mount(question: dict[str, Any]) -> None:
+    """Return if the share is mounted.
+
+    Raises:
+        UserError: it is not.
+    """
+    # Last on the path: this process is started without our code, whose `dvc` is not DVC.
+    sys.path.append(question["code"])
+    from infra.samba.sentinel import check_mounted
+
+    root, share, source = question["mount"]
+    check_mounted(Path(root), share, source)
 
 
 def open_place(question: dict[str, Any]) -> Place:
@@ -171,9 +187,16 @@ def measure(place: Place, name: str) -> None:
 
 def sentence(error: BaseException) -> str:
     """Return what went wrong on one line, without the error's number and the name of a file of ours."""
+    for problem in getattr(error, "problems", ()):
+        return f"{problem.where} {problem.what}"
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     own_file = rf"\S*{re.escape(PREFIX)}[0-9a-f]*: "
     return " ".join(re.sub(own_file, "", text).split()) or type(error).__name__
+
+
+def remedy(error: BaseException) -> str:
+    """Return what to do about it where the error says so itself, as a ``UserError`` does."""
+    return next((problem.remedy for problem in getattr(error, "problems", ())), "")
 
 
 def is_denied(error: BaseException | None) -> bool:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from stack_fixtures import client_variables
 
 from configs.problems import UserError
 from configs.site import DirectoryStorage, MountStorage, SmbStorage
-from infra.repository import dvc_config, git
+from infra.repository import dvc_config, git, share_check
 from infra.repository.dvc import Dvc
 from infra.repository.share import Origin, open_share
 from infra.repository.share_choice import kept_password, parse_choice, password_file, remember
 from infra.samba.sentinel import write_sentinel
+from infra.stack.state import Stack
 
 SMB = "storage:\n  kind: smb\n  url: smb://alice@storage:1445/sambashare/dvc\n"
 
@@ -138,6 +141,20 @@ def mounted(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(point)], check=False, capture_output=True)
 
 
+def test_doctor_tells_a_mounted_share_from_an_empty_mount_point(checkout: Path, mounted: Path) -> None:
+    home = checkout / ".mlops"
+    remember(checkout, home, MountStorage(path=mounted, source="//storage/sambashare", sentinel="sambashare"))
+    found = {result.name: result for result in share_check.check(checkout, home)}
+    assert (found["DVC remote"].level, found["share clock"].level) == ("good", "good")
+    assert found["share space"].level == "broken", "4 MiB is no space"
+    subprocess.run(["umount", str(mounted)], check=True)
+    (result,) = share_check.check(checkout, home)
+    assert result.level == "broken"
+    assert "//storage/sambashare is not mounted" in result.detail
+    assert result.remedy == "mount //storage/sambashare there"
+    assert list(mounted.iterdir()) == []
+
+
 @pytest.mark.parametrize("how", ["site", "chosen"])
 def test_a_share_that_is_not_mounted_stops_before_anything_is_written(
     dvc: Dvc, checkout: Path, mounted: Path, how: str
@@ -202,6 +219,21 @@ def test_every_place_of_a_password_says_what_is_wrong_there(checkout: Path, monk
     file.chmod(0o600)
     set_site(checkout, f"{SMB}  password: {{file: password}}\n")
     assert open_share(checkout, home).environment["DVC_SMB_PASSWORD_FILE"] == str(file)
+
+
+def test_a_password_comes_from_a_secret_of_a_real_prefect(
+    checkout: Path, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = "from prefect.blocks.system import Secret; Secret(value='swordfish').save('share-password', overwrite=True)"
+    subprocess.run([sys.executable, "-c", made], env=client_variables(stack), check=True, capture_output=True)
+    set_site(checkout, f"{SMB}  password: {{prefect_secret: share-password}}\n")
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    assert open_share(checkout, stack.home).environment["DVC_SMB_PASSWORD"] == "swordfish"
+    monkeypatch.setenv("PREFECT_API_URL", stack.prefect_api_url)
+    assert open_share(checkout, checkout / ".mlops").environment["DVC_SMB_PASSWORD"] == "swordfish"
+    set_site(checkout, f"{SMB}  password: {{prefect_secret: no-such-secret}}\n")
+    with pytest.raises(UserError, match="make a Secret block named no-such-secret"):
+        open_share(checkout, stack.home)
 
 
 def test_a_kept_password_is_private_and_for_one_account_on_one_server(checkout: Path) -> None:
