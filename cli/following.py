@@ -22,7 +22,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.text import Text
 
 from configs.problems import Problem, UserError
-from tasks.events import EventReader, duration
+from tasks.durations import duration
+from tasks.events import EventReader
 
 POLL_S = 0.5
 _STEPS = (

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tasks.durations import duration
+
 
 class EventReader:
     """Reads what is new in an event file at each call; half a line is left for the next."""
@@ -30,16 +32,6 @@ class EventReader:
                     yield json.loads(line)
                 except json.JSONDecodeError:
                     continue  # a line cut by a full disk
-
-
-def duration(seconds: float) -> str:
-    """Return a length of time as people say it: ``12 s``, ``3:05 min``, ``2:03 h``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60}:{whole % 60:02d} min"
-    return f"{whole // 3600}:{whole % 3600 // 60:02d} h"
 
 
 _UNTOLD = ("precision", "recall", "lr", "seconds")

@@ -17,7 +17,7 @@ from infra.repository.dvc import tracked_digest
 from infra.tracking.access import mlflow_server
 from infra.tracking.machine import machine_facts
 from infra.tracking.tracker import RunRef, Tracker, TrainingRun
-from infra.tracking.training import CodeVersion, DataVersion, Training
+from infra.tracking.training import DataVersion, Training
 from tasks.job import Job
 from tasks.verbs import log
 
@@ -110,13 +110,12 @@ def _finish(tracking: Tracking, status: str) -> None:
 
 def _training(job: Job) -> Training:
     digest = tracked_digest(job.root, job.data_file)
-    code = job.code
     return Training(
         id=job.run_id,
         name=job.recipe.name,
         title=str(flow_run.name or "training"),
         params=job.recipe.model_dump(mode="json"),
-        code=CodeVersion(code.commit, code.branch, code.dirty, code.diff, code.subject, code.date),
+        code=job.code,
         data=DataVersion(
             name=str(job.recipe.data.path),
             digest=digest,

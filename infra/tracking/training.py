@@ -10,24 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from infra.repository.git import CodeVersion
 from infra.tracking.machine import Machine
 from infra.tracking.server import without_password
 
 JOURNAL = "mlops.journal"
 TRAIN_KEY = "mlops.train_key"
 TEST_SPLIT = "mlops.test_split"
-
-
-@dataclass(frozen=True)
-class CodeVersion:
-    """The commit that trains. ``date``: ISO 8601. ``diff``: ``git diff HEAD`` if the tree is dirty, else empty."""
-
-    commit: str
-    branch: str
-    dirty: bool
-    diff: str = ""
-    subject: str = ""
-    date: str = ""
 
 
 @dataclass(frozen=True)

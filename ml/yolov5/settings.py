@@ -35,13 +35,6 @@ class Settings:
     workers: int
 
 
-def calm_threads() -> None:
-    """Let threads that wait for each other sleep soon; call it before PyTorch is imported."""
-    # Threads that wait for each other spin for up to a millisecond by default; where others use the cores, too, the
-    # one waited for does not run meanwhile. This is about a tenth of that. Read when PyTorch is loaded.
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-
-
 def decide(train: TrainSection) -> Settings:
     """Fill the recipe's ``auto`` values in for this machine.
 

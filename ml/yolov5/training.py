@@ -20,7 +20,7 @@ from ml.turns import one_training
 from ml.yolov5 import inputs, results
 from ml.yolov5.checkpoints import Checkpoints, State, write_atomically
 from ml.yolov5.progress import Display
-from ml.yolov5.settings import Settings, calm_threads, decide, keep_freed_memory
+from ml.yolov5.settings import Settings, decide, keep_freed_memory
 
 _KEPT_TRAININGS = 3
 
@@ -43,7 +43,6 @@ def train(recipe: Recipe, events: Events, state: Path, check: Callable[[], None]
     with Display(events, recipe.train.epochs) as display, _explained(recipe):
         inputs.check_data(recipe.data.path)
         quiet_libraries()
-        calm_threads()
         model = inputs.resolve_model(recipe.train.model, state / "weights")
         folder = state / "training" / inputs.key(recipe, model, inputs.digest(recipe.data.path))
         with _alone_in(folder), one_training(display.say):

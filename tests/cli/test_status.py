@@ -6,10 +6,8 @@ import json
 import subprocess
 from pathlib import Path
 
-import pytest
 from stack_fixtures import client_variables, make_checkout, mlops, start_run, state_of, until
 
-from cli.status import duration
 from infra.stack.environment import client_environment
 from infra.stack.state import Stack
 
@@ -45,10 +43,3 @@ def test_shows_parts_runs_and_champion(stack: Stack) -> None:
     assert all(part["memory"] > 2**20 for part in seen["parts"])
     assert (seen["runs"][0]["flow"], seen["runs"][0]["state"]) == ("demo", "Completed")
     assert seen["champions"] == [{"model": "forklift", "version": "1", "metrics": {"mAP50": 0.75}}]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(8.2, "8 s"), (200, "3 min 20 s"), (18_720, "5 h 12 min"), (273_600, "3 d 4 h")]
-)
-def test_durations_read_as_people_say_them(seconds: float, text: str) -> None:
-    assert duration(seconds) == text

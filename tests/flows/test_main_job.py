@@ -97,6 +97,10 @@ def test_the_model_is_made_again_to_the_bit(site: Site, trained: str) -> None:
     before = git(site.root, "status", "--porcelain"), (site.root / "dvc.lock").read_bytes()
     said = check(site.root, "mlops", "reproduce", "forklift@champion")
     assert "forklift/1 is reproduced: the weights are identical to the bit" in said
+    for what in ("commit", "data (md5)", "environment (lock)", "device", "precision", "threads", "mAP50-95"):
+        (row,) = (line for line in said.splitlines() if re.search(rf"^\W*{re.escape(what)}\s", line))
+        original, again = re.findall(r"\S+", row.split(what, 1)[1].replace("│", " "))[:2]
+        assert original == again, row
     assert (git(site.root, "status", "--porcelain"), (site.root / "dvc.lock").read_bytes()) == before
     assert git(site.root, "worktree", "list").count("\n") == 0
 
@@ -114,6 +118,13 @@ def test_a_challenger_below_the_margin_is_refused_and_rollback_swaps(site: Site,
     assert lineage["commit"]["dirty"] == "yes"
     assert lineage["params"]["train.seed"] == "1"
     assert lineage["promotion"]["reason"].startswith("refused")
+
+
+def test_a_model_of_uncommitted_changes_is_made_again_with_them(site: Site, trained: str) -> None:
+    changed = (site.root / "configs" / "forklift.yaml").read_bytes()
+    said = check(site.root, "mlops", "reproduce", "forklift/2")
+    assert "forklift/2 is reproduced: the weights are identical to the bit" in said
+    assert (site.root / "configs" / "forklift.yaml").read_bytes() == changed
 
 
 def test_detect_video_runs_the_champion(site: Site, trained: str) -> None:

@@ -11,11 +11,12 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from servers import MlflowProcess, free_port
-from trainings import DIGEST, candidate, model_files, tell_all, training
+from trainings import CODE, DIGEST, candidate, model_files, tell_all, training
 
 from infra.tracking.entities import Run
 from infra.tracking.journal import journal_folder
@@ -23,7 +24,7 @@ from infra.tracking.machine import machine_facts
 from infra.tracking.sender import send_pending
 from infra.tracking.server import MlflowServer
 from infra.tracking.tracker import Tracker
-from infra.tracking.training import JOURNAL, CodeVersion
+from infra.tracking.training import JOURNAL
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def test_a_run_holds_all_that_a_person_looks_for(server: MlflowServer, tmp_path:
     lock = tmp_path / "dvc.lock"
     lock.write_text("schema: '2.0'\n")
     diff = "diff --git a/ml/x.py b/ml/x.py\n--- a/ml/x.py\n+++ b/ml/x.py\n+lr = 1\n"
-    dirty = CodeVersion("c0ffee" * 6 + "c0ff", "main", True, diff, "feat: learn faster")
+    dirty = replace(CODE, diff=diff)
     told = training("whole", "w1", code=dirty, files={"dvc.lock": lock})
     tracker = Tracker(server, tmp_path / "home")
     run = tracker.start(told)
@@ -419,7 +420,7 @@ def test_no_secret_reaches_journal_or_server(
     (repo / "site.key").write_text("canary-key\n")
     (repo / "ignored").write_text("canary-ignored\n")
     (repo / "untracked.txt").write_text("canary-untracked\n")
-    code = CodeVersion("c0ffee", "main", True, git("diff", "HEAD"))
+    code = replace(CODE, diff=git("diff", "HEAD"))
     with_password = MlflowServer(f"http://ann:canary-uri@127.0.0.1:{free_port()}", timeout_s=2)
     home = tmp_path / "home"
     run = Tracker(with_password, home).start(training("secret", "c1", code=code))

@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from infra.repository.git import CodeVersion
 from infra.tracking.machine import Machine
 from infra.tracking.registry import Candidate
 from infra.tracking.tracker import TrainingRun
-from infra.tracking.training import CodeVersion, DataVersion, Training
+from infra.tracking.training import DataVersion, Training
 
 DIGEST = "0123456789abcdef0123456789abcdef.dir"
 MACHINE = Machine("node1", "Linux 6.1 x86_64", "EPYC", 2, 8.1, ("NVIDIA H100, 80 GB",), "3.11.7", {"torch": "2.15.0"})
+
+CODE = CodeVersion("c0ffee" * 6 + "c0ff", "main", "feat: learn faster", "2026-11-01T10:00:00+01:00", "", ())
 
 
 def training(name: str, key: str, **changes: Any) -> Training:
@@ -20,9 +23,7 @@ def training(name: str, key: str, **changes: Any) -> Training:
         "name": name,
         "title": f"{name}-{key}",
         "params": {"name": name, "data": {"classes": ["forklift", "person"]}, "train": {"epochs": 2, "lr0": 0.003}},
-        "code": CodeVersion(
-            "c0ffee" * 6 + "c0ff", "main", False, "", "feat: learn faster", "2026-11-01T10:00:00+01:00"
-        ),
+        "code": CODE,
         "data": DataVersion("data", DIGEST, "smb://reader:hunter22@nas/share", "data-v1"),
         "machine": MACHINE,
         "lock_sha256": "ab" * 32,

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from ml.events import Events
-from tasks.events import EventReader, duration, told
+from tasks.events import EventReader, told
 
 
 def test_only_whole_new_lines_are_read(tmp_path: Path) -> None:
@@ -21,7 +19,7 @@ def test_only_whole_new_lines_are_read(tmp_path: Path) -> None:
         file.write('{"stage": "train", "kind"')
     first, second = reader.new()
     assert (first["params"], second["epoch"]) == ({"device": "cpu"}, 1)
-    assert told(second) == "epoch 1/2  mAP50 0.500, 1:05 min left"
+    assert told(second) == "epoch 1/2  mAP50 0.500, 1 min 5 s left"
     assert list(reader.new()) == []
     with path.open("a") as file:
         file.write(': "note", "message": "end"}\n')
@@ -34,8 +32,3 @@ def test_a_second_reader_begins_at_the_end(tmp_path: Path) -> None:
     reader = EventReader(path)
     Events("train", path).note("after")
     assert [event["message"] for event in reader.new()] == ["after"]
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (59.6, "1:00 min"), (61, "1:01 min"), (7384, "2:03 h")])
-def test_lengths_of_time(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
