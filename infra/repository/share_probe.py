@@ -16,10 +16,12 @@ import uuid
 from pathlib import Path
 from typing import Any, Protocol
 
-REACHING, WRITING, RENAMING, READING = "reaching it", "writing", "renaming", "reading"
+REACHING, WRITING, RENAMING, READING, MEASURING = "reaching it", "writing", "renaming", "reading", "measuring"
 PREFIX = ".mlops-doctor-"
 SMALL_BYTES = 256 * 1024
 SPEED_BYTES = 4 * 2**20
+SPARE_BYTES = 16 * SPEED_BYTES
+"""Free bytes below which the speed is not measured: nobody's last space is taken for that."""
 
 
 class Place(Protocol):
@@ -135,8 +137,9 @@ def main() -> None:
         if place.read(renamed) != content:
             raise OSError("what is read is not what was written: ask its administrator for the disk's health")
         place.remove(renamed)
-        say(read=True, step="measuring")
-        measure(place, name)
+        say(read=True, step=(step := MEASURING))
+        if free is None or free >= SPARE_BYTES:
+            measure(place, name)
     except Exception as error:  # every kind of share has its own
         say(failed=sentence(error), remedy=remedy(error), denied=is_denied(error), step=step)
     finally:
