@@ -20,10 +20,11 @@ $(STAMP): requirements.lock pyproject.toml packages/dvc-smb/pyproject.toml packa
 	  --editable . --editable packages/dvc-smb
 	@touch $@
 
-# The main job. CONFIG=configs/... trains by another recipe.
+# The main job. CONFIG=configs/... trains by another recipe; SHARE=smb://user@host/share/folder or a folder is where
+# data and results are shared, from now on (asks for the password once, or takes MLOPS_SHARE_PASSWORD).
 CONFIG ?= configs/forklift.yaml
 train: $(STAMP)
-	@mlops up
+	@mlops up $(if $(SHARE),--share '$(SHARE)')
 	@mlops train $(CONFIG)
 
 test: $(STAMP)

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from cli.options import ShareOption
+
 RECIPE = "configs/forklift.yaml"
 DEPLOYMENT = "train-forklift/local"
 
@@ -15,6 +17,7 @@ DEPLOYMENT = "train-forklift/local"
 def train(
     recipe: Annotated[str, typer.Argument(help="The recipe: a file below configs/.")] = RECIPE,
     force: Annotated[bool, typer.Option(help="Train although nothing changed.")] = False,
+    share: ShareOption = None,
 ) -> None:
     """Train, judge, register: run the main job with live progress. Ctrl-C cancels; a later run goes on from there."""
     from configs.recipe import load_recipe
@@ -25,14 +28,18 @@ def train(
     root = find_root(Path.cwd())
     load_recipe(root / recipe)  # mistakes are told here, before anything starts
     home = stack_home(root)
-    os.environ.update(client_environment(home))
 
     from rich.console import Console
+
+    from cli.sharing import use_share
+
+    console = Console()
+    use_share(share, root, home, console)
+    os.environ.update(client_environment(home))
 
     from cli.following import follow
     from cli.results import show
 
-    console = Console()
     run = follow(DEPLOYMENT, {"recipe": recipe, "force": force}, home, console)
     if run.completed:
         show(run, root, home, console)

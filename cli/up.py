@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from cli.options import ShareOption
+
 
 def up(
     host: Annotated[
@@ -20,6 +22,7 @@ def up(
     mlflow_port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="Port of the MLflow server; if not given 5000 or a free one.")
     ] = None,
+    share: ShareOption = None,
 ) -> None:
     """Start what is missing of the stack; what runs is left alone."""
     from cli.console import console, live_progress
@@ -27,6 +30,11 @@ def up(
     from infra.stack.start import up as start
     from infra.stack.state import stack_home
 
+    if share is not None:
+        from cli.sharing import use_share
+        from infra.repository.git import find_root
+
+        use_share(share, find_root(Path.cwd()), stack_home(), console)
     with live_progress(PARTS) as progress:
         started = start(Path.cwd(), stack_home(), Wanted(host, prefect_port, mlflow_port), progress.report)
     stack = started.stack

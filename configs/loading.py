@@ -8,16 +8,25 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from configs.problems import Problem, UserError
 
 Model = TypeVar("Model", bound=BaseModel)
 Keys = tuple[str | int, ...]
+HIDDEN = "hidden"
+"""Type of the ``PydanticCustomError`` for a value that must not be repeated, because a secret was written there."""
+
+
+class Section(BaseModel):
+    """A part of a file: unknown keys are errors, values do not change after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def load_model(path: str | Path, model: type[Model]) -> Model:
@@ -74,31 +83,58 @@ def _walk(node: yaml.Node | None, keys: Keys, lines: dict[Keys, int], path: Path
 
 
 def _problem(detail: ErrorDetails, lines: dict[Keys, int], path: Path, model: type[BaseModel]) -> Problem:
-    keys: Keys = detail["loc"]
+    keys, names = _as_written(detail["loc"], model)
+    context = detail.get("ctx", {})
+    if detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        keys = (*keys, str(context["discriminator"]).strip("'"))
     known = keys
     while known and known not in lines:
         known = known[:-1]
     where = f"{path}:{lines.get(known, 1)} {_dotted(keys)}".rstrip()
+    if detail["type"] == "union_tag_not_found":
+        return Problem(where, "is missing", f"add `{keys[-1]}:`")
+    if detail["type"] == "union_tag_invalid":
+        return Problem(where, f"is {context['tag']!r}", f"one of {context['expected_tags']}")
     if detail["type"] == "missing":
         return Problem(where, "is missing", f"add `{keys[-1]}:`")
     if detail["type"] == "extra_forbidden":
-        names = list(_fields_at(model, keys[:-1]))
         near = difflib.get_close_matches(str(keys[-1]), names, n=1)
         hint = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(sorted(names))}"
         return Problem(where, "is not a known key", hint)
+    if detail["type"] == HIDDEN:
+        return Problem(where, "holds a secret, which is not repeated here", detail["msg"])
     value = detail["input"]
     shown = repr(value) if len(repr(value)) < 60 else type(value).__name__
     return Problem(where, f"is {shown}", detail["msg"].removeprefix("Value error, "))
 
 
-def _fields_at(model: type[BaseModel], keys: Keys) -> dict[str, Any]:
-    fields: dict[str, Any] = dict(model.model_fields)
-    for key in keys:
-        annotation = getattr(fields.get(str(key)), "annotation", None)
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return {}
-        fields = dict(annotation.model_fields)
-    return fields
+def _as_written(loc: Keys, model: type[BaseModel]) -> tuple[Keys, list[str]]:
+    """Return the keys of an error as they stand in the file, and the names that are known beside the last of them.
+
+    Pydantic puts the tag of a discriminated union between the key and those below it.
+    """
+    written: list[str | int] = []
+    beside: dict[str, FieldInfo] = {}
+    fields = dict(model.model_fields)
+    rest = list(loc)
+    while rest:
+        key = rest.pop(0)
+        written.append(key)
+        beside = fields
+        field = fields.get(str(key))
+        members = _models(field)
+        if field is not None and isinstance(field.discriminator, str) and rest:
+            tag = rest.pop(0)
+            members = [item for item in members if tag in get_args(item.model_fields[field.discriminator].annotation)]
+        fields = dict(members[0].model_fields) if members else {}
+    return tuple(written), list(beside)
+
+
+def _models(field: FieldInfo | None) -> list[type[BaseModel]]:
+    annotation = field.annotation if field else None
+    return [
+        item for item in (annotation, *get_args(annotation)) if isinstance(item, type) and issubclass(item, BaseModel)
+    ]
 
 
 def _required(model: type[BaseModel]) -> list[str]:

@@ -23,6 +23,6 @@ def detect_video(
     recipe: RecipeFile = "configs/forklift.yaml",
 ) -> None:
     """Fetch the model, detect, and leave an annotated video with its tables and plots."""
-    with open_job(recipe, select=False) as job:
+    with open_job(recipe, select=False, share=False) as job:
         folder = fetch_model(job, model)
         detect_in(job, Path(source).expanduser(), folder, Path(output).expanduser())

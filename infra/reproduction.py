@@ -18,8 +18,9 @@ from pathlib import Path
 
 from configs.problems import Problem, UserError
 from infra.process import run_guarded
-from infra.repository import git
+from infra.repository import dvc_config, git
 from infra.repository.dvc import Dvc, tracked_digest
+from infra.repository.share import open_share
 from infra.tracking.entities import RefusedError
 from infra.tracking.lineage import Lineage, lineage, resolve
 from infra.tracking.server import MlflowServer
@@ -100,6 +101,7 @@ def reproduce(
         UserError: no such model; commit, data or changes cannot be had; a stage failed.
         TrackerError: the server does not answer.
     """
+    share = open_share(root, home)
     origin = lineage(server, reference)
     name = origin.model or origin.run["id"]
     folder = home / "reproductions" / f"{name.replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -108,10 +110,13 @@ def reproduce(
     git.add_worktree(root, origin.commit["commit"], folder)
     try:
         _restore_changes(server, reference, origin, folder)
-        _share_cache(root, folder)
+        _copy_settings(root, folder)
         python = _environment(origin, folder, say)
         stage_env = {**os.environ, **(env or {}), **_isolated(origin, folder)}
         with Dvc(folder, stage_env, python=python) as dvc:
+            # Its own cache would be empty, and gone with the worktree.
+            dvc.run("config", "--local", "cache.dir", str(dvc_config.cache_folder(root)))
+            dvc.connect(share)
             data_file = f"{origin.params['data.path']}.dvc"
             dvc.pull(data_file)
             for stage in ("validate", "train", "evaluate"):
@@ -147,21 +152,11 @@ def _restore_changes(server: MlflowServer, reference: str, origin: Lineage, fold
     git.apply_patch(folder, patch)
 
 
-def _share_cache(root: Path, folder: Path) -> None:
-    """Let the worktree use the checkout's DVC cache and remotes; both go into its own config.local, in no commit."""
-    local = folder / ".dvc" / "config.local"
-    if (own := root / ".dvc" / "config.local").exists():
-        shutil.copyfile(own, local)
-    cache = git.git(root, "config", "--file", str(own), "cache.dir", check=False) or str(root / ".dvc" / "cache")
-    git.git(folder, "config", "--file", str(local), "cache.dir", cache)
-    config = root / ".dvc" / "config"
-    for line in git.git(
-        root, "config", "--file", str(config), "--get-regexp", r"^'remote .*'\.url$", check=False
-    ).split("\n"):
-        key, _, url = line.rpartition(" ")
-        if key and "://" not in url and not git.git(root, "config", "--file", str(own), key, check=False):
-            # DVC reads a relative address from the folder of its config, which is another in the worktree.
-            git.git(folder, "config", "--file", str(local), key, str((config.parent / url).resolve()))
+def _copy_settings(root: Path, folder: Path) -> None:
+    """Let the worktree use the checkout's own DVC settings, which are in no commit."""
+    own = root / ".dvc" / dvc_config.LOCAL[0]
+    if own.exists():
+        shutil.copyfile(own, folder / ".dvc" / own.name)
 
 
 def _environment(origin: Lineage, folder: Path, say: Say) -> Path:

@@ -15,6 +15,7 @@ from configs.problems import Problem, UserError
 from configs.recipe import Recipe, load_recipe
 from infra.repository import git
 from infra.repository.dvc import Dvc
+from infra.repository.share import Share, open_share
 from infra.stack.state import stack_home
 from tasks.verbs import say_errors_once
 
@@ -31,6 +32,7 @@ class Job:
         folder: this run's own folder below ``home``: stage events, summary.
         recipe_path: the recipe file, relative to ``root``.
         code: the code as it was when the run began.
+        share: where data and results are shared; None where the run needs none.
         run_id: the flow run's id.
     """
 
@@ -41,6 +43,7 @@ class Job:
     recipe: Recipe
     code: git.CodeVersion
     dvc: Dvc
+    share: Share | None
     run_id: str
 
     @property
@@ -63,26 +66,30 @@ class Job:
 
 
 @contextmanager
-def open_job(recipe_path: str, *, select: bool = True) -> Iterator[Job]:
+def open_job(recipe_path: str, *, select: bool = True, share: bool = True) -> Iterator[Job]:
     """Read the recipe, note the code's version and start DVC; on leaving, end whatever is still at work.
 
     Args:
         select: make the recipe that of the graph (params.yaml); only for a run of the graph.
+        share: the run reads from the share or writes to it.
 
     Raises:
-        UserError: no checkout, or a recipe with mistakes (all of them).
+        UserError: no checkout, a recipe with mistakes (all of them), or a share that cannot be used as configured.
     """
     say_errors_once()
     root = git.find_root(Path.cwd())
     with Dvc(root) as dvc:
         recipe = load_recipe(root / recipe_path)
         home = stack_home(root)
+        shared = open_share(root, home) if share else None
+        if shared is not None:
+            dvc.connect(shared)
         run_id = str(flow_run.id or "manual")
         folder = home / "runs" / run_id
         folder.mkdir(parents=True, exist_ok=True)
         if select:
             select_recipe(root, recipe_path)
-        yield Job(root, home, folder, recipe_path, recipe, git.code_version(root), dvc, run_id)
+        yield Job(root, home, folder, recipe_path, recipe, git.code_version(root), dvc, shared, run_id)
 
 
 def select_recipe(root: Path, recipe_path: str) -> None:

@@ -119,7 +119,7 @@ def _training(job: Job) -> Training:
         data=DataVersion(
             name=str(job.recipe.data.path),
             digest=digest,
-            remote=_default_remote(job.root),
+            remote=job.share.address if job.share else "",
             tag=git.data_tag(job.root, job.data_file, digest) or "",
         ),
         machine=machine_facts(),
@@ -129,9 +129,3 @@ def _training(job: Job) -> Training:
         flow_run_url=str(flow_run.ui_url or ""),
         files={job.recipe_path: job.root / job.recipe_path},
     )
-
-
-def _default_remote(root: Path) -> str:
-    """Return the share's address as the checkout's DVC configuration gives it (without credentials: DVC keeps none)."""
-    name = git.git(root, "config", "--file", ".dvc/config", "core.remote", check=False)
-    return git.git(root, "config", "--file", ".dvc/config", f"'remote \"{name}\"'.url", check=False)

@@ -14,13 +14,16 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import yaml
 
 from configs.problems import Problem, UserError, printed_error
 from infra.process import Child, pump
-from infra.repository.dvc_process import END
+from infra.repository.dvc_process import END, PASSING, REFUSED
+
+if TYPE_CHECKING:
+    from infra.repository.share import Share
 
 
 class Outcome(StrEnum):
@@ -65,6 +68,7 @@ class Dvc:
         """
         self.root = root
         self._env = _environment(env, python)
+        self._share: Share | None = None
         self._process = self._start()
 
     def __enter__(self) -> Self:
@@ -72,6 +76,15 @@ class Dvc:
 
     def __exit__(self, *_: object) -> None:
         self._process.close()
+
+    def connect(self, share: Share) -> None:
+        """Use ``share`` from now on: commands that reach it are given its credentials, and stop when it is not there.
+
+        Raises:
+            UserError: DVC's configuration cannot be written.
+        """
+        share.configure(self)
+        self._share = share
 
     def run(
         self,
@@ -84,6 +97,9 @@ class Dvc:
 
         Args:
             env: variables for this command, besides those of the checkout.
+
+        Raises:
+            UserError, ShareError: the command needs the share, which is not there.
         """
         lines: list[str] = []
         status = 255
@@ -97,7 +113,11 @@ class Dvc:
                 lines.append(text)
                 on_line(text)
 
-        request = json.dumps({"argv": arguments, "env": self._env | dict(env or {})})
+        variables = self._env | dict(env or {})
+        if self._share is not None and _reaches_share(arguments):
+            self._share.check()
+            variables |= self._share.environment
+        request = json.dumps({"argv": arguments, "env": variables})
         try:
             self._process.write_line(request)
             pump(self._process, lambda line: END in line, keep, on_tick)
@@ -230,9 +250,12 @@ def _environment(env: Mapping[str, str] | None, python: Path) -> dict[str, str]:
     return result
 
 
-_PASSING = re.compile(r"timed? ?out|connection|unreachable|temporar|network|broken pipe|reset by peer", re.IGNORECASE)
 _LOCKED = re.compile(r"Unable to acquire lock|is busy, it is being blocked")
 _MISSING = re.compile(r"missing cache files|does not exist|failed to pull data|Checkout failed", re.IGNORECASE)
+
+
+def _reaches_share(arguments: Sequence[str]) -> bool:
+    return arguments[0] in ("pull", "push") or "--pull" in arguments
 
 
 def _error(command: str, status: int, lines: Sequence[str]) -> UserError:
@@ -244,10 +267,12 @@ def _error(command: str, status: int, lines: Sequence[str]) -> UserError:
         )
     if "No space left" in text:
         return UserError(Problem(command, said, "free disk space (dvc gc --workspace drops what no version uses)"))
+    if status == PASSING:
+        return ShareError(Problem(command, said, "check that the share is up (mlops doctor)"))
+    if status == REFUSED:
+        return UserError(Problem(command, said, "mlops doctor says what the share allows"))
     if command == "dvc pull" and _MISSING.search(text):
         return MissingDataError(Problem(command, said, "push it from where it was published, or publish it again"))
-    if command in ("dvc pull", "dvc push") and _PASSING.search(text):
-        return ShareError(Problem(command, said, "check that the share is up (mlops doctor)"))
     return UserError(Problem(command, said or f"ended with status {status}", ""))
 
 

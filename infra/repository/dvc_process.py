@@ -4,20 +4,39 @@ Starting DVC costs about 1.5 s of CPU, nearly all of it imports, and a flow give
 pays once, beside the flow's own start; a command then takes a few hundredths of a second. It reads a command a line
 as JSON (``argv``, ``env``) from its standard input, lets DVC's output through, and closes it with a line of NUL and
 the exit status. When the input closes, the command at work is ended with its stages (:mod:`infra.guard`).
+
+DVC tells a share that is away from one that refuses only in prose. The exit status tells it by the errors themselves:
+:data:`PASSING` and :data:`REFUSED`, as in sysexits.h.
 """
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 from infra.guard import Owner, default_signals
 
 END = "\0"
 """Begins the line that closes a command's output; the exit status follows."""
+PASSING = 75
+"""Exit status of a command that failed because something did not answer: the same may work later (EX_TEMPFAIL)."""
+REFUSED = 77
+"""Exit status of a command that failed because it was not allowed or not possible: it will not pass (EX_NOPERM)."""
+ONE_COMMAND = (
+    "import sys; sys.path.insert(0, sys.argv[1]); from infra.repository.dvc_process import run;"
+    " sys.exit(run(sys.argv[2:]))"
+)
+# What a mounted share fails with while its server is away.
+_AWAY = frozenset(
+    {errno.EIO, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH, errno.ESTALE, errno.ENOTCONN}
+)
+_LOGGERS = ("dvc", "dvc_data", "dvc_objects")
 
 
 def serve() -> None:
@@ -31,6 +50,34 @@ def serve() -> None:
         leader = _fork(command) if can_fork else _spawn(command)
         status = owner.wait(leader)
         os.write(1, f"{END}{status}\n".encode())
+
+
+def run(argv: list[str]) -> int:
+    """Run a dvc command in this process and return its exit status, :data:`PASSING` and :data:`REFUSED` among them."""
+    from dvc.cli import main
+
+    causes = _Causes()
+    for name in _LOGGERS:
+        logging.getLogger(name).addHandler(causes)
+    status: int = main(argv)
+    if status and causes.status:
+        return causes.status
+    return status
+
+
+class _Causes(logging.Handler):
+    """Looks at the errors that DVC logs. One that can pass outweighs the others, which may have come of it."""
+
+    status: int | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        while error is not None and self.status != PASSING:
+            # A file that is not there is the graph's business, not the share's.
+            if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+                away = isinstance(error, ConnectionError | TimeoutError) or error.errno in _AWAY
+                self.status = PASSING if away else REFUSED
+            error = error.__cause__ or error.__context__
 
 
 def _warm_up() -> None:
@@ -62,9 +109,7 @@ def _fork(command: dict[str, Any]) -> int:
         os.dup2(null, 0)
         os.environ.clear()
         os.environ.update(command["env"])
-        from dvc.cli import main
-
-        status = main(command["argv"])
+        status = run(command["argv"])
         sys.stdout.flush()
         sys.stderr.flush()
     finally:
@@ -73,7 +118,7 @@ def _fork(command: dict[str, Any]) -> int:
 
 def _spawn(command: dict[str, Any]) -> int:
     process = subprocess.Popen(
-        [sys.executable, "-m", "dvc", *command["argv"]],
+        [sys.executable, "-c", ONE_COMMAND, str(Path(__file__).parents[2]), *command["argv"]],
         env=command["env"],
         stdin=subprocess.DEVNULL,
         start_new_session=True,

@@ -20,7 +20,8 @@ from typing import Literal
 
 import psutil
 
-from infra.stack import ports, processes, remote, rest
+from infra.repository import share_check
+from infra.stack import ports, processes, rest
 from infra.stack.state import LOOPBACK, MLFLOW, PREFECT, WORK_POOL, WORKER, load_stack
 
 Level = Literal["good", "warning", "broken"]
@@ -53,7 +54,11 @@ def examine(place: Place) -> list[Finding]:
     findings = []
     for name, future in asked:
         try:
-            level, detail, remedy = future.result(timeout=LIMIT_S)
+            result = future.result(timeout=LIMIT_S)
+            if isinstance(result, list):
+                findings += result
+                continue
+            level, detail, remedy = result
         except FutureTimeoutError:
             level, detail, remedy = "broken", f"no answer within {LIMIT_S:.0f} s", "look at what makes it hang"
         except Exception as error:  # a check that fails itself must not hide the others
@@ -145,8 +150,9 @@ def _git(place: Place) -> Result:
     return "good", f"commit {commit.stdout.strip()}{', with changes' if dirty else ''}", ""
 
 
-def _dvc(place: Place) -> Result:
-    return remote.check(place.checkout)
+def _share(place: Place) -> list[Finding]:
+    results = share_check.check(place.checkout, place.home)
+    return [Finding(result.name, result.level, result.detail, result.remedy) for result in results]
 
 
 def _prefect(place: Place) -> Result:
@@ -210,14 +216,14 @@ def _existing(path: Path) -> Path:
     return path if path.exists() else _existing(path.parent)
 
 
-CHECKS: dict[str, Callable[[Place], Result]] = {
+CHECKS: dict[str, Callable[[Place], Result | list[Finding]]] = {
     "Python": _python,
     "packages": _packages,
     "disk": _disk,
     "memory": _memory,
     "ports": _ports,
     "git": _git,
-    "DVC remote": _dvc,
+    "DVC remote": _share,
     "Prefect": _prefect,
     "MLflow": _mlflow,
     "worker": _worker,

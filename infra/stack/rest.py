@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 from infra.stack.credentials import USER, load_credentials
-from infra.stack.state import Stack
+from infra.stack.state import Stack, load_stack
 
 # Both servers are ours: a proxy for the world outside is not asked.
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -26,8 +28,26 @@ def prefect(stack: Stack, path: str, body: object = None, timeout: float = 5) ->
     Raises:
         UnreachableError: no answer in ``timeout`` seconds, or an error.
     """
-    password = load_credentials(stack.home).prefect_password if stack.authenticated else None
-    return _ask(f"{stack.prefect_api_url}{path}", body, password, timeout)
+    login = load_credentials(stack.home).prefect_auth_string if stack.authenticated else None
+    return _ask(f"{stack.prefect_api_url}{path}", body, login, timeout)
+
+
+def prefect_secret(home: Path, name: str) -> str:
+    """Return the value of the Secret block ``name`` from the server of ``PREFECT_API_URL``, else from the stack.
+
+    Raises:
+        UnreachableError: no server answers, or it has no such block.
+    """
+    path = f"/block_types/slug/secret/block_documents/name/{name}?include_secrets=true"
+    url = os.environ.get("PREFECT_API_URL")
+    if url:
+        block = _ask(f"{url}{path}", None, os.environ.get("PREFECT_API_AUTH_STRING"), 5)
+    else:
+        stack = load_stack(home)
+        if stack is None:
+            raise UnreachableError("Prefect does not run")
+        block = prefect(stack, path)
+    return str(block["data"]["value"])
 
 
 def mlflow(stack: Stack, path: str, body: object = None, timeout: float = 5) -> Any:
@@ -36,8 +56,8 @@ def mlflow(stack: Stack, path: str, body: object = None, timeout: float = 5) -> 
     Raises:
         UnreachableError: no answer in ``timeout`` seconds, or an error.
     """
-    password = load_credentials(stack.home).mlflow_password if stack.authenticated else None
-    return _ask(f"{stack.mlflow_url}/api/2.0/mlflow{path}", body, password, timeout)
+    login = f"{USER}:{load_credentials(stack.home).mlflow_password}" if stack.authenticated else None
+    return _ask(f"{stack.mlflow_url}/api/2.0/mlflow{path}", body, login, timeout)
 
 
 def answers(url: str, timeout: float = 2) -> bool:
@@ -49,10 +69,10 @@ def answers(url: str, timeout: float = 2) -> bool:
         return False
 
 
-def _ask(url: str, body: object, password: str | None, timeout: float) -> Any:
+def _ask(url: str, body: object, login: str | None, timeout: float) -> Any:
     headers = {"Content-Type": "application/json"}
-    if password is not None:
-        headers["Authorization"] = "Basic " + base64.b64encode(f"{USER}:{password}".encode()).decode()
+    if login is not None:
+        headers["Authorization"] = "Basic " + base64.b64encode(login.encode()).decode()
     request = urllib.request.Request(url, None if body is None else json.dumps(body).encode(), headers)  # noqa: S310
     deadline = time.monotonic() + timeout
     while True:

@@ -20,7 +20,14 @@ _GIVE_UP_FOR = 5.0
 class ReportingSMB(SMB):
     """Raises :class:`RemoteError` for what concerns the remote as a whole; other errors pass as they are."""
 
-    _given_up: tuple[float, str] | None = None
+    _given_up: tuple[float, OSError] | None = None
+
+
+def _remote_error(error: OSError) -> RemoteError:
+    """Return what DVC's user is told. ``error`` stays below it, for programs that tell what can pass."""
+    told = RemoteError(sentence(error))
+    told.__context__ = error
+    return told
 
 
 def _reporting(name: str) -> Callable[..., Awaitable[Any]]:
@@ -29,15 +36,15 @@ def _reporting(name: str) -> Callable[..., Awaitable[Any]]:
     @functools.wraps(coroutine)
     async def reported(self: ReportingSMB, *args: Any, **kwargs: Any) -> Any:
         if name in _TRANSFERS and self._given_up and time.monotonic() - self._given_up[0] < _GIVE_UP_FOR:
-            raise RemoteError(self._given_up[1])
+            raise _remote_error(self._given_up[1])
         try:
             return await coroutine(self, *args, **kwargs)
         except OSError as error:
             if not concerns_remote(error, writing=name in _WRITING):
                 raise
             if name in _TRANSFERS:
-                self._given_up = time.monotonic(), sentence(error)
-            raise RemoteError(sentence(error)) from None
+                self._given_up = time.monotonic(), error
+            raise _remote_error(error) from None
 
     return reported
 

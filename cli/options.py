@@ -1,0 +1,18 @@
+"""Options that several subcommands share: cheap to import."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+SITE = "site"
+ShareOption = Annotated[
+    str | None,
+    typer.Option(
+        "--share",
+        metavar="WHERE",
+        help="Where data and results are shared, kept for this checkout: smb://user@host/share/folder, or a folder; "
+        f"`{SITE}` is that of configs/site.yaml again.",
+    ),
+]

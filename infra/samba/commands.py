@@ -1,0 +1,34 @@
+"""What a builder asks a machine to do: a command, or a file with its mode."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command for root. Secrets go through ``stdin``, never through ``argv``, which every user of a machine can see.
+
+    Attributes:
+        stdin: never in ``repr``.
+        accepted: exit statuses that mean done.
+    """
+
+    argv: tuple[str, ...]
+    stdin: str = field(default="", repr=False)
+    accepted: frozenset[int] = frozenset({0})
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of root. ``secret``: its text is shown to nobody.
+
+    Attributes:
+        text: never in ``repr``.
+    """
+
+    path: PurePosixPath
+    text: str = field(repr=False)
+    mode: int = 0o644
+    secret: bool = False
