@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import socket
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -341,8 +342,12 @@ def test_slow_link_with_much_under_way_is_not_silence(new_smbd: Callable[..., Sm
                 throttle(reader, out_writer, 1_500_000), throttle(out_reader, writer, 1_500_000), return_exceptions=True
             )
 
-        relay = await asyncio.start_server(accept, "127.0.0.1", 0)
-        port = relay.sockets[0].getsockname()[1]
+        # What the relay's own system takes in advance would look like a server that is silent.
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 15)
+        listener.bind(("127.0.0.1", 0))
+        relay = await asyncio.start_server(accept, sock=listener)
+        port = listener.getsockname()[1]
         login = Login(options(server, port=port), "sambashare")
         connection = await Connection.open(await asyncio.to_thread(login.run), 0.4)
         loaded = await load(connection, "file")

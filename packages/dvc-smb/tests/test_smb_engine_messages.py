@@ -8,7 +8,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from smbprotocol.file_info import FileDirectoryInformation
 from smbprotocol.header import SMB2HeaderRequest
@@ -33,6 +33,7 @@ from dvc_smb.smb2.errors import Busy, Disconnected, ProtocolError
 from dvc_smb.smb2.messages import Request
 
 FILE = bytes(range(16))
+unhurried = settings(deadline=None, max_examples=50)
 WHEN = datetime(2024, 2, 29, 12, 30, 15, 250_000, tzinfo=UTC)
 
 file_ids = st.binary(min_size=16, max_size=16)
@@ -56,6 +57,7 @@ def answer(structure: Structure | bytes) -> memoryview:
     return memoryview(bytes(64) + (structure if isinstance(structure, bytes) else structure.pack()))
 
 
+@unhurried
 @given(path=st.lists(names, max_size=4), access=st.integers(0, 2**28), options=st.sampled_from([0, 1, 4, 0x40, 0x1000]))
 def test_create_is_what_smbprotocol_reads(path: list[str], access: int, options: int) -> None:
     fields = decoded(SMB2CreateRequest, messages.create("/".join(path), access, messages.OVERWRITE, options))
@@ -67,6 +69,7 @@ def test_create_is_what_smbprotocol_reads(path: list[str], access: int, options:
     assert fields["name_offset"] == 120
 
 
+@unhurried
 @given(file_id=file_ids, offset=offsets, length=lengths)
 def test_read_is_what_smbprotocol_reads(file_id: bytes, offset: int, length: int) -> None:
     request = messages.read(file_id, offset, length)
@@ -76,6 +79,7 @@ def test_read_is_what_smbprotocol_reads(file_id: bytes, offset: int, length: int
     assert (request.charge - 1) * 65536 < max(1, length) <= request.charge * 65536
 
 
+@unhurried
 @given(file_id=file_ids, offset=offsets, data=st.binary(max_size=300))
 def test_write_is_what_smbprotocol_reads(file_id: bytes, offset: int, data: bytes) -> None:
     fields = decoded(SMB2WriteRequest, messages.write(file_id, offset, data))
@@ -96,6 +100,7 @@ def test_small_requests_are_what_smbprotocol_reads() -> None:
 
 
 @pytest.mark.parametrize("replace", [False, True])
+@unhurried
 @given(path=names)
 def test_rename_is_what_smbprotocol_reads(replace: bool, path: str) -> None:
     fields = decoded(SMB2SetInfoRequest, messages.rename(FILE, f"dir/{path}", replace=replace))
@@ -121,6 +126,7 @@ def test_path_longer_than_smb_allows_is_refused() -> None:
     assert caught.value.errno == errno.ENAMETOOLONG
 
 
+@unhurried
 @given(size=offsets, attributes=st.sampled_from([0x10, 0x20, 0x80]))
 def test_opened_file_is_what_smbprotocol_packed(size: int, attributes: int) -> None:
     structure = SMB2CreateResponse()
@@ -137,6 +143,7 @@ def test_opened_file_is_what_smbprotocol_packed(size: int, attributes: int) -> N
     assert opened.created == pytest.approx(WHEN.timestamp(), abs=1e-5)
 
 
+@unhurried
 @given(data=st.binary(max_size=500))
 def test_read_bytes_are_what_smbprotocol_packed(data: bytes) -> None:
     structure = SMB2ReadResponse()
@@ -174,6 +181,7 @@ def listing_answer(buffer: bytes) -> memoryview:
     return answer(struct.pack("<HHI", 9, 72, len(buffer)) + buffer)
 
 
+@unhurried
 @given(entries=st.lists(st.tuples(names, offsets), min_size=1, max_size=8))
 def test_listing_is_what_smbprotocol_packed(entries: list[tuple[str, int]]) -> None:
     expected = [entry for entry in entries if entry[0] not in (".", "..")]
@@ -208,6 +216,7 @@ PARSERS = [
 
 
 @pytest.mark.parametrize("parse", PARSERS)
+@unhurried
 @given(message=st.binary(max_size=400), kind=st.sampled_from([89, 17, 60, 9, None]))
 def test_parsers_return_or_refuse_whatever_arrives(parse, message: bytes, kind: int | None) -> None:
     if kind is not None:  # past the first check
@@ -216,6 +225,7 @@ def test_parsers_return_or_refuse_whatever_arrives(parse, message: bytes, kind: 
         parse(memoryview(message))
 
 
+@unhurried
 @given(data=st.binary(min_size=1, max_size=200), cut=st.integers(0, 300))
 def test_parsers_never_read_beyond_the_message(data: bytes, cut: int) -> None:
     structure = SMB2ReadResponse()
@@ -272,7 +282,7 @@ def test_status_names_are_those_of_smbprotocol() -> None:
 
 
 def test_header_is_what_smbprotocol_reads() -> None:
-    from dvc_smb.smb2.login import HEADER, MARK
+    from dvc_smb.smb2.header import HEADER, MARK
 
     header = SMB2HeaderRequest()
     header.unpack(HEADER.pack(MARK, 64, 3, 0, 8, 17, 12, 256, 2**40, 0, 77, 2**50, b"s" * 16) + b"body")

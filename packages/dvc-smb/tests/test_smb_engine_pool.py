@@ -13,11 +13,11 @@ import pytest
 
 from dvc_smb.options import Options
 from dvc_smb.smb2 import messages
-from dvc_smb.smb2.errors import Disconnected, LoginError, SMBError, Unreachable
+from dvc_smb.smb2.errors import Disconnected, LoginError, ShareNotFound, SMBError, Unreachable
 from dvc_smb.smb2.messages import RELATED_FILE
 from dvc_smb.smb2.pool import Pool
 from smb_servers.proxy import Proxy
-from smb_servers.smbd import Smbd
+from smb_servers.smbd import Share, Smbd
 
 T = TypeVar("T")
 
@@ -112,11 +112,14 @@ def test_all_opens_all_and_close_leaves_none(smbd: Smbd, proxy: Proxy) -> None:
     assert run(pool, work) == 4
     assert run(pool, work) == 4  # another event loop, new connections
     assert proxy.connections == 8
+    end = time.monotonic() + 5
+    while threading.active_count() > threads and time.monotonic() < end:
+        time.sleep(0.01)
     assert threading.active_count() == threads
 
 
 def test_server_that_allows_fewer_connections(new_smbd: Callable[..., Smbd]) -> None:
-    server = new_smbd(globals={"max smbd processes": "2"})
+    server = new_smbd({"sambashare": Share(options={"max connections": "2"})})
     (server.path() / "pooled").write_bytes(b"content")
     pool = pool_of(server, connections=4, timeout=3)
 
@@ -125,7 +128,7 @@ def test_server_that_allows_fewer_connections(new_smbd: Callable[..., Smbd]) -> 
         assert await asyncio.gather(*(load(pool, "pooled") for _ in range(100))) == [b"content"] * 100
         return len(connections)
 
-    assert 1 <= run(pool, work) <= 2
+    assert run(pool, work) == 2
 
 
 def test_broken_connections_are_replaced_and_work_goes_on(smbd: Smbd, proxy: Proxy) -> None:
@@ -219,6 +222,16 @@ def test_refused_login_is_tried_once(smbd: Smbd, proxy: Proxy) -> None:
     results = run(pool, work)
     assert {type(result) for result in results} == {LoginError}
     assert len({id(result) for result in results}) > 1
+    assert proxy.connections == 1
+
+
+def test_missing_share_is_asked_for_once_by_all_who_wait(smbd: Smbd, proxy: Proxy) -> None:
+    pool = pool_of(smbd, "nope", port=proxy.port)
+
+    async def work() -> list[object]:
+        return await asyncio.gather(*(pool.retrying(pool.pick) for _ in range(64)), return_exceptions=True)
+
+    assert {type(result) for result in run(pool, work)} == {ShareNotFound}
     assert proxy.connections == 1
 
 

@@ -6,32 +6,30 @@ that is sent in one turn of the event loop leaves in one write, and answers are 
 
 from __future__ import annotations
 
-import array
 import asyncio
-from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from dvc_smb.smb2 import status
+from dvc_smb.smb2.credits import Credits
 from dvc_smb.smb2.errors import Disconnected, NoAnswer, ProtocolError, SMBError
-from dvc_smb.smb2.login import ANSWER, ASYNC, HEADER, MARK, RELATED, SIGNED, Session
+from dvc_smb.smb2.header import ANSWER, ASYNC, HEADER, MARK, RELATED, SIGNED
+from dvc_smb.smb2.inbox import LARGEST_FRAME, Inbox
+from dvc_smb.smb2.login import Session
 from dvc_smb.smb2.messages import CREDIT_SIZE, HEADER_SIZE, OPLOCK_BREAK, Request, echo
 from dvc_smb.smb2.security import TRANSFORM_SIZE
+from dvc_smb.smb2.watch import Watch, unsent
 
 #: Never more in one request, whatever a server offers: larger ones are slower and cost memory.
 LARGEST_PAYLOAD = 4 << 20
 
-_LARGEST_FRAME = (16 << 20) + (1 << 16)  # a compound's answers may come together
-_LARGEST_COST = _LARGEST_FRAME // CREDIT_SIZE
+_LARGEST_COST = LARGEST_FRAME // CREDIT_SIZE
 _CREDITS_WANTED = 1024
 _CREDITS_BESIDE = 8  # of a compound, beside those of its payload
-_INBOX_SIZE = 1 << 16
 _WRITE_HIGH = 4 << 20
 _UNSOLICITED_ID = 0xFFFFFFFFFFFFFFFF
 _UNSOLICITED_MOST = 100
 _SEND_GRACE = 2.0  # seconds that a connection being closed waits for what is under way
-_CHECKS = 4  # times that the clock looks within one timeout
 _NO_SIGNATURE = b""
 
 
@@ -72,26 +70,13 @@ class Connection(asyncio.BufferedProtocol):
         self._limits = (session.max_read, session.max_write, session.max_transact)
         self._transport: asyncio.Transport | None = None
         self._closed: asyncio.Future[None] = self._loop.create_future()
-        # Credits: those free to spend, those spent on requests under way, and the most that both were together.
-        self._free = session.credits
-        self._spent = 0
-        self._most = session.credits
-        self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
-        self._waiting = 0  # what they all cost
-        self._asked_with = -1  # credits free when more were last asked for, in vain so far
-        self._paused = False
+        self._credits = Credits(session.credits, session.peer, self._ask_for_credits, self._break)
         self._pending: dict[int, _Pending] = {}
         self._outbox: list[bytes | bytearray] = []
-        # Received and not yet cut into frames; a frame that does not fit gets a buffer of its own.
-        self._inbox = memoryview(bytearray(_INBOX_SIZE))
-        self._filled = 0
-        self._large: memoryview | None = None
-        # For the clock.
-        self._timer: asyncio.TimerHandle | None = None
+        self._inbox = Inbox(self._take, session.peer)
+        self._watch = Watch(timeout, self._life, lambda: bool(self._pending), self._silent)
         self._answered = 0
         self._received = 0
-        self._last_life: tuple[int, int, int] = (0, 0, 0)
-        self._silent_checks = 0
         self._unsolicited = 0
 
     @classmethod
@@ -112,7 +97,7 @@ class Connection(asyncio.BufferedProtocol):
     @property
     def load(self) -> int:
         """Credits that requests under way and waiting cost: one for each, more for large ones."""
-        return self._spent + self._waiting
+        return self._credits.spent + self._credits.waiting
 
     @property
     def max_read(self) -> int:
@@ -130,7 +115,7 @@ class Connection(asyncio.BufferedProtocol):
         return self._payable(self._limits[2])
 
     def _payable(self, limit: int) -> int:
-        return min(limit, LARGEST_PAYLOAD, max(1, self._most - _CREDITS_BESIDE) * CREDIT_SIZE)
+        return min(limit, LARGEST_PAYLOAD, max(1, self._credits.most - _CREDITS_BESIDE) * CREDIT_SIZE)
 
     async def send(self, requests: Sequence[Request]) -> list[asyncio.Future[Reply]]:
         """Send one request, or several as one compound whose later ones relate to the first (3.2.4.1.4).
@@ -147,11 +132,14 @@ class Connection(asyncio.BufferedProtocol):
         cost = 0
         for request in requests:
             cost += request.charge
-        if self._waiters or self._paused or cost > self._free or cost > _LARGEST_COST or self.broken:
-            await self._reserve(cost)
-        else:
-            self._free -= cost
-            self._spent += cost
+        if self.broken:
+            raise self.broken.again()
+        if cost > _LARGEST_COST:
+            raise ValueError(f"a compound that costs {cost} credits is too large: send its requests one by one")
+        if not self._credits.pay(cost):
+            await self._credits.wait(cost)
+            if self.broken:
+                raise self.broken.again()
         return self._transmit(requests)
 
     async def close(self) -> None:
@@ -161,65 +149,16 @@ class Connection(asyncio.BufferedProtocol):
         self._break(Disconnected(f"the connection to {self.peer} is closed"))
         await self._closed
 
-    # Credits
-
-    async def _reserve(self, cost: int) -> None:
-        if self.broken:
-            raise self.broken.again()
-        if cost > _LARGEST_COST:
-            raise ValueError(f"a compound that costs {cost} credits is too large: send its requests one by one")
-        future: asyncio.Future[None] = self._loop.create_future()
-        self._waiters.append((cost, future))
-        self._waiting += cost
-        self._serve_waiters()
-        try:
-            await future
-        except asyncio.CancelledError:
-            # Cancelled while waiting: skipped when its turn comes. Cancelled after that: the credits are free again.
-            if not future.cancelled() and not future.exception():
-                self._free += cost
-                self._spent -= cost
-            self._serve_waiters()
-            raise
-        if self.broken:
-            raise self.broken.again()
-
-    def _serve_waiters(self) -> None:
-        while self._waiters and not self._paused and not self.broken:
-            cost, future = self._waiters[0]
-            if cost > self._free and not future.cancelled():
-                if self._pending or self._spent:
-                    return  # what is under way, or about to be sent, will bring credits
-                if self._free > self._asked_with:
-                    self._ask_for_credits()
-                    return
-                sentence = f"{self.peer} grants {self._free} credits, but one request needs {cost}"
-                future.set_exception(ProtocolError(f"{sentence}: raise the server's limit (smb2 max credits)"))
-            elif not future.cancelled():
-                self._free -= cost
-                self._spent += cost
-                future.set_result(None)
-            self._asked_with = -1
-            self._waiters.popleft()
-            self._waiting -= cost
+    # Sending
 
     def _ask_for_credits(self) -> None:
-        """Ask by an ECHO, which costs one credit and may bring many."""
-        if not self._free:
-            self._break(ProtocolError(f"{self.peer} lets nothing more be asked (no credits)"))
-            return
-        self._asked_with = self._free
-        self._free -= 1
-        self._spent += 1
         self._transmit([echo()])
-
-    # Sending
 
     def _transmit(self, requests: Sequence[Request]) -> list[asyncio.Future[Reply]]:
         count = len(requests)
         size = 4
         for _, _, body, data in requests:
-            size += -size + 4 & 7  # each message of a compound starts at a multiple of 8
+            size += (4 - size) % 8  # each message of a compound starts at a multiple of 8
             size += HEADER_SIZE + len(body) + len(data)
         frame = bytearray(size)
         view = memoryview(frame)
@@ -235,12 +174,12 @@ class Connection(asyncio.BufferedProtocol):
             wanted = charge
             if number < count:
                 after = end + len(data)
-                after += -after + 4 & 7
+                after += (4 - after) % 8
                 following = after - at
             else:
                 after = size
                 following = 0
-                lacking = _CREDITS_WANTED - self._free - self._spent
+                lacking = _CREDITS_WANTED - self._credits.free - self._credits.spent
                 if lacking > 0:
                     wanted += lacking
             HEADER.pack_into(
@@ -278,8 +217,7 @@ class Connection(asyncio.BufferedProtocol):
         if not self._outbox:
             self._loop.call_soon(self._flush)
         self._outbox.append(frame)
-        if self._timer is None:
-            self._start_clock()
+        self._watch.start()
         return futures
 
     def _flush(self) -> None:
@@ -297,11 +235,11 @@ class Connection(asyncio.BufferedProtocol):
         self._transport.set_write_buffer_limits(high=_WRITE_HIGH)
 
     def pause_writing(self) -> None:
-        self._paused = True
+        self._credits.paused = True
 
     def resume_writing(self) -> None:
-        self._paused = False
-        self._serve_waiters()
+        self._credits.paused = False
+        self._credits.serve()
 
     def connection_lost(self, exc: Exception | None) -> None:
         why = f" ({exc})" if exc else ""
@@ -313,48 +251,21 @@ class Connection(asyncio.BufferedProtocol):
         return False
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._inbox[self._filled :] if self._large is None else self._large[self._filled :]
+        return self._inbox.room()
 
     def buffer_updated(self, nbytes: int) -> None:
         if self.broken:
             return
         self._received += nbytes
-        self._filled += nbytes
         try:
-            if self._large is None:
-                self._cut_frames()
-            elif self._filled == len(self._large):
-                frame, self._large, self._filled = self._large, None, 0
-                self._take(frame)
+            self._inbox.written(nbytes)
         except SMBError as error:
             self._break(error)
         else:
-            if self._waiters:
-                self._serve_waiters()
+            if self._credits.waiting:
+                self._credits.serve()
 
     # Receiving
-
-    def _cut_frames(self) -> None:
-        inbox, at, end = self._inbox, 0, self._filled
-        while end - at >= 4:
-            size = int.from_bytes(inbox[at : at + 4], "big")
-            if size > _LARGEST_FRAME:
-                raise ProtocolError(f"{self.peer} announces an answer of {size} bytes, more than anything asked for")
-            at += 4
-            if size <= end - at:
-                self._take(memoryview(bytearray(inbox[at : at + size])))
-                at += size
-            elif size + 4 > _INBOX_SIZE:
-                self._large = memoryview(bytearray(size))
-                self._filled = end - at
-                self._large[: self._filled] = inbox[at:end]
-                return
-            else:
-                at -= 4
-                break
-        if at:
-            inbox[: end - at] = inbox[at:end]
-            self._filled = end - at
 
     def _take(self, frame: memoryview) -> None:
         """Hand the answers of one frame to who waits for them."""
@@ -364,9 +275,7 @@ class Connection(asyncio.BufferedProtocol):
         while True:
             if len(rest) < HEADER_SIZE:
                 raise ProtocolError(f"{self.peer} sent an answer that is cut short")
-            (mark, size, _, state, command, granted, flags, following, message_id, _, _, _, _) = HEADER.unpack_from(
-                rest
-            )
+            mark, size, _, state, command, granted, flags, following, message_id, *_ = HEADER.unpack_from(rest)
             if mark != MARK or size != HEADER_SIZE or not flags & ANSWER:
                 raise ProtocolError(f"{self.peer} sent something that is no answer of SMB 2 or 3")
             message = rest
@@ -377,9 +286,7 @@ class Connection(asyncio.BufferedProtocol):
             self._settle(message, state, command, granted, flags, message_id)
             if not following:
                 break
-        total = self._free + self._spent
-        if total > self._most or not self._pending:
-            self._most = total
+        self._credits.settled()
 
     def _settle(self, message: memoryview, state: int, command: int, granted: int, flags: int, message_id: int) -> None:
         pending = self._pending.get(message_id)
@@ -403,8 +310,7 @@ class Connection(asyncio.BufferedProtocol):
                 raise Disconnected(f"{self.peer} has ended the session ({status.name(state)})")
             del self._pending[message_id]
         self._answered += 1
-        self._free += granted
-        self._spent -= pending.charge
+        self._credits.settle(granted, pending.charge)
         if not interim and not pending.future.done():
             pending.future.set_result(Reply(state, message))
 
@@ -426,46 +332,18 @@ class Connection(asyncio.BufferedProtocol):
             return
         self.broken = error
         pending, self._pending = self._pending, {}
-        waiters, self._waiters = self._waiters, deque()
-        futures: list[asyncio.Future[Any]] = [entry.future for entry in pending.values()]
-        futures += [waiter for _, waiter in waiters]
-        for future in futures:
-            if not future.done():
-                future.set_exception(error.again())
-                future.exception()  # nobody need await it
-        if self._timer:
-            self._timer.cancel()
+        for entry in pending.values():
+            if not entry.future.done():
+                entry.future.set_exception(error.again())
+                entry.future.exception()  # nobody need await it
+        self._credits.fail(error)
+        self._watch.stop()
         if self._transport:
             self._transport.abort()
 
-    def _start_clock(self) -> None:
-        self._last_life = self._life()
-        self._silent_checks = 0
-        self._timer = self._loop.call_later(self._timeout / _CHECKS, self._check_clock)
+    def _silent(self) -> None:
+        self._break(NoAnswer(f"{self.peer} has not answered for {self._timeout:g} seconds"))
 
     def _life(self) -> tuple[int, int, int]:
         """What changes as long as answers, or a good part of a large one, arrive, or a large request is leaving."""
-        return self._answered, self._received >> 12, _unsent(self._transport) if self._transport else 0
-
-    def _check_clock(self) -> None:
-        self._timer = None
-        if not self._pending or self.broken:
-            return
-        life = self._life()
-        self._silent_checks = self._silent_checks + 1 if life == self._last_life else 0
-        self._last_life = life
-        if self._silent_checks >= _CHECKS:
-            self._break(NoAnswer(f"{self.peer} has not answered for {self._timeout:g} seconds"))
-            return
-        self._timer = self._loop.call_later(self._timeout / _CHECKS, self._check_clock)
-
-
-def _unsent(transport: asyncio.Transport) -> int:
-    """Return the bytes that were not yet sent and acknowledged, those in the system's buffer included on Linux."""
-    unsent = array.array("i", [0])
-    with suppress(ImportError, OSError):
-        from fcntl import ioctl
-        from termios import TIOCOUTQ
-
-        ioctl(transport.get_extra_info("socket").fileno(), TIOCOUTQ, unsent)
-    return transport.get_write_buffer_size() + unsent[0]
+        return self._answered, self._received >> 12, unsent(self._transport) if self._transport else 0

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import random
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
@@ -23,6 +25,7 @@ _ATTEMPTS = 7
 _FIRST_DELAY = 0.25  # seconds; doubles with each attempt
 _BUSY_LOAD = 8  # credits under way on every connection, beyond which another one is worth a login
 _SHY = 30.0  # seconds without further attempts after the server has refused one more connection
+_FORGIVING = 5.0  # seconds after which a share or host that was missing is looked for again
 _NAME_SERVER_GRACE = 3.0
 
 
@@ -55,6 +58,7 @@ class Pool:
         self._lanes: dict[asyncio.AbstractEventLoop, _Lanes] = {}
         self._inherited: list[dict[asyncio.AbstractEventLoop, _Lanes]] = []
         self._refused: SMBError | None = None
+        self._refused_until = 0.0
         self._succeeded = False
 
     async def pick(self) -> Connection:
@@ -143,7 +147,7 @@ class Pool:
 
     def _open_missing(self, lanes: _Lanes) -> None:
         missing = self.options.connections - len(lanes.alive()) - len(lanes.opening)
-        if missing > 0 and not self._refused and asyncio.get_running_loop().time() >= lanes.shy_until:
+        if missing > 0 and not self._refusal() and asyncio.get_running_loop().time() >= lanes.shy_until:
             for _ in range(missing):
                 self._open(lanes)
 
@@ -162,13 +166,19 @@ class Pool:
             self._succeeded = True
             lanes.connections.append(task.result())
             return
-        lanes.shy_until = asyncio.get_running_loop().time() + _SHY
+        if lanes.alive():
+            lanes.shy_until = asyncio.get_running_loop().time() + _SHY
         if isinstance(error, (LoginError, ShareNotFound, HostNotFound)):
             self._refused = error
+            self._refused_until = math.inf if isinstance(error, LoginError) else time.monotonic() + _FORGIVING
+
+    def _refusal(self) -> SMBError | None:
+        """Return why the next login would fail like the one before, of which the server need not know."""
+        return self._refused if time.monotonic() < self._refused_until else None
 
     async def _connect(self) -> Connection:
-        if self._refused:
-            raise self._refused.again()
+        if refusal := self._refusal():
+            raise refusal.again()
         session = await _log_in_aside(self.options, self.share)
         return await Connection.open(session, self.options.timeout)
 
