@@ -63,6 +63,10 @@ class Cost:
     memory_mib: float
 
 
+class CommandError(RuntimeError):
+    """A command failed; the message ends with its last lines."""
+
+
 def run(command: Sequence[str | Path], environment: Mapping[str, str], folder: Path | None = None) -> Cost:
     """Run a command to its end; raise with its last lines where it fails."""
     # What the last command wrote must not be written to the disk at this one's cost.
@@ -75,7 +79,7 @@ def run(command: Sequence[str | Path], environment: Mapping[str, str], folder: P
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             log.seek(0)
-            raise RuntimeError(f"{' '.join(map(str, command))}\n{log.read().decode(errors='replace')[-3000:]}")
+            raise CommandError(f"{' '.join(map(str, command))}\n{log.read().decode(errors='replace')[-3000:]}")
     return Cost(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
@@ -96,14 +100,24 @@ def total(folder: Path) -> tuple[int, int]:
     return len(sizes), sum(sizes)
 
 
-def take_turns(
-    clients: Mapping[str, Callable[[], Cost]], pairs: int, what: str, warm_up: bool = True
-) -> dict[str, list[Cost]]:
-    """Run each client ``pairs`` times, in turns, in an order that changes; the first turn only warms up."""
+def take_turns(clients: Mapping[str, Callable[[], Cost]], pairs: int, what: str) -> dict[str, list[Cost]]:
+    """Run each client ``pairs`` times, in turns, in an order that changes; the first turn only warms up.
+
+    A client that fails has no part in the turns that follow, and no costs.
+    """
     costs: dict[str, list[Cost]] = {name: [] for name in clients}
-    for turn in range(-1 if warm_up else 0, pairs):
+    failed: set[str] = set()
+    for turn in range(-1, pairs):
         for name in list(clients)[:: -1 if turn % 2 else 1]:
-            cost = clients[name]()
+            if name in failed:
+                continue
+            try:
+                cost = clients[name]()
+            except CommandError as error:
+                print(f"{what}: {name} failed: {error}", file=sys.stderr)
+                failed.add(name)
+                costs[name].clear()
+                continue
             note = f"{cost.wall_s:.2f} s, CPU {cost.cpu_s:.2f} s, {cost.memory_mib:.0f} MiB"
             print(f"{what}, {'warm-up' if turn < 0 else f'pair {turn + 1}'}: {name}: {note}", file=sys.stderr)
             if turn >= 0:
@@ -123,10 +137,13 @@ def print_table(title: str, costs: Mapping[str, Sequence[Cost]], ours: str) -> N
     print("| client | seconds | our time / its | client CPU, s | our CPU / its | peak memory, MiB |")
     print("|---|---|---|---|---|---|")
     for name, rows in costs.items():
+        if not rows:
+            print(f"| {name} | failed | | | | |", flush=True)
+            continue
         wall, cpu = [row.wall_s for row in rows], [row.cpu_s for row in rows]
         mine = costs[ours]
-        wall_ratio = "" if name == ours else ratios([row.wall_s for row in mine], wall)
-        cpu_ratio = "" if name == ours else ratios([row.cpu_s for row in mine], cpu)
+        wall_ratio = "" if name == ours or not mine else ratios([row.wall_s for row in mine], wall)
+        cpu_ratio = "" if name == ours or not mine else ratios([row.cpu_s for row in mine], cpu)
         memory = statistics.median(row.memory_mib for row in rows)
         print(
             f"| {name} | {statistics.median(wall):.2f} ({min(wall):.2f}..{max(wall):.2f}) | {wall_ratio} "

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dvc_objects.compat import cached_property
-from dvc_objects.fs.base import FileSystem
+from dvc_objects.fs.base import FileSystem, LinkError
 
 from dvc_smb import location
 from dvc_smb.credentials import complete
@@ -85,6 +85,17 @@ class SMBFileSystem(FileSystem):  # type: ignore[misc]
     def normpath(self, path: str) -> str:
         """Return the path without ``.`` and double slashes; ``#`` and ``?`` are characters like others."""
         return str(self.flavour.normpath(path))
+
+    def reflink(self, from_info: str, to_info: str) -> None:
+        """Move an upload of ``dvc add --to-remote`` from DVC's temporary name to that of its object.
+
+        DVC asks for a link and otherwise copies the file through this machine; it forgets the temporary file either
+        way, so that a move is what it needs.
+        """
+        name = self.name(from_info)
+        if not (name.startswith(".") and name.endswith(".tmp")):
+            raise LinkError("reflink", self, from_info)
+        self.fs.mv(from_info, to_info)
 
 
 @functools.cache

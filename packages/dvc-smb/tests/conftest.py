@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -15,24 +17,30 @@ from smb_servers.fixtures import Place, new_proxy, new_smbd, place, smbd
 __all__ = ["new_proxy", "new_repository", "new_smbd", "place", "repository", "smbd"]
 
 
+@pytest.fixture(scope="session")
+def empty_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder after ``git init`` and ``dvc init``, to be copied."""
+    path, home = tmp_path_factory.mktemp("empty-repository"), tmp_path_factory.mktemp("home")
+    repository = Repository(path, home, {})
+    subprocess.run(["git", "init", "--quiet"], cwd=path, check=True, env=repository.variables)
+    repository.run("init", "--quiet")
+    return path
+
+
 @pytest.fixture
-def new_repository(tmp_path: Path) -> Callable[..., Repository]:
+def new_repository(tmp_path: Path, empty_repository: Path) -> Callable[..., Repository]:
     """``new_repository(url, password)`` makes a repository whose default remote ``share`` is the URL."""
-    count = 0
+    count = itertools.count(1)
 
     def make(url: str | None = None, password: str | None = None) -> Repository:
-        nonlocal count
-        count += 1
-        path, home = tmp_path / f"repository{count}", tmp_path / f"home{count}"
-        path.mkdir()
+        number = next(count)
+        path, home = tmp_path / f"repository{number}", tmp_path / f"home{number}"
+        shutil.copytree(empty_repository, path)
         home.mkdir()
         (home / ".gitconfig").write_text("[user]\nname = Alice\nemail = alice@example.com\n")
-        repository = Repository(path, home, {"DVC_SMB_PASSWORD": password} if password else {})
-        subprocess.run(["git", "init", "--quiet"], cwd=path, check=True, env=repository.variables)
-        repository.run("init", "--quiet")
         if url:
-            repository.run("remote", "add", "--default", "share", url)
-        return repository
+            (path / ".dvc/config").write_text(f"[core]\n    remote = share\n['remote \"share\"']\n    url = {url}\n")
+        return Repository(path, home, {"DVC_SMB_PASSWORD": password} if password else {})
 
     return make
 

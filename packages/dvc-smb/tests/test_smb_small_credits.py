@@ -15,7 +15,7 @@ SIZES = [*range(100, 60_000, 200), 1_200_000, 9_000_000, 20_000_000]
 
 
 @pytest.mark.parametrize("connections", [1, 4])
-@pytest.mark.parametrize("credits_", [2, 64])
+@pytest.mark.parametrize("credits_", [16, 64])
 def test_128_files_in_flight(connections: int, credits_: int, tmp_path: Path, new_smbd: Callable[..., Smbd]) -> None:
     server = new_smbd(globals={"smb2 max credits": str(credits_)})
     place = Place(server, "dvc", server.path() / "dvc")

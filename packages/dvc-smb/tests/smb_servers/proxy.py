@@ -154,6 +154,11 @@ class Proxy:
         with self._lock:
             self._flips[direction].append((self.passed[direction] + after, bit))
 
+    def flip_no_more(self) -> None:
+        """Forget the flips that are still to come."""
+        with self._lock:
+            self._flips = {"to_server": [], "to_client": []}
+
     def run(self) -> None:
         """Forward until ``stop``. ``select`` for its time-out in microseconds: that of ``poll`` is in milliseconds."""
         try:
