@@ -54,11 +54,22 @@ def forget_cache(repository: Repository) -> None:
     shutil.rmtree(repository.path / ".dvc" / "cache", ignore_errors=True)
 
 
+@pytest.fixture(scope="module")
+def added(empty_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository after ``dvc add data``, to be copied."""
+    path = tmp_path_factory.mktemp("added") / "repository"
+    shutil.copytree(empty_repository, path)
+    write(path / "data")
+    Repository(path, tmp_path_factory.mktemp("home"), {}).run("add", "--quiet", "data")
+    return path
+
+
 @pytest.fixture
-def pushed(repository: Repository) -> Repository:
+def pushed(repository: Repository, added: Path) -> Repository:
     """A repository whose ``data`` is in the share."""
-    write(repository.path / "data")
-    repository.run("add", "--quiet", "data")
+    shutil.copytree(added / "data", repository.path / "data")
+    shutil.copytree(added / ".dvc/cache", repository.path / ".dvc/cache")
+    shutil.copy(added / "data.dvc", repository.path)
     assert "6 files pushed" in repository.run("push")
     return repository
 

@@ -120,8 +120,6 @@ def silent_port() -> Iterator[int]:
 def test_silent_host(with_data: Callable[..., Repository], silent_port: int):
     repository = with_data(f"smb://alice@127.0.0.1:{silent_port}/sambashare/dvc", SECRET)
     assert_told(repository.dvc("push"), f"127.0.0.1:{silent_port}")
-    shutil.rmtree(repository.path / ".dvc/cache")
-    assert_told(repository.dvc("fetch"), f"127.0.0.1:{silent_port}")
 
 
 def test_no_smb_server(with_data: Callable[..., Repository]):
@@ -180,6 +178,12 @@ def test_an_account_that_may_only_read(
     server = new_smbd({"team": Share(path=open_folder, unix_user="nobody")})
     repository = with_data(server.url("dvc", "team"), server.password)
     assert_told(repository.dvc("push"), "/team/dvc", "ask its administrator", secret=server.password)
+
+
+def test_an_account_that_may_not_enter_the_folder(with_data: Callable[..., Repository], smbd: Smbd):
+    repository = with_data(smbd.url("dvc", "forbidden"), smbd.password)
+    line = assert_told(repository.dvc("push"), "forbidden", secret=smbd.password)
+    assert "administrator" in line
 
 
 def test_disk_full(new_repository: Callable[..., Repository], new_smbd: Callable[..., Smbd]):
