@@ -63,7 +63,7 @@ class Cost:
     memory_mib: float
 
 
-class Failed(RuntimeError):
+class CommandError(RuntimeError):
     """A command failed; the message ends with its last lines."""
 
 
@@ -79,7 +79,7 @@ def run(command: Sequence[str | Path], environment: Mapping[str, str], folder: P
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             log.seek(0)
-            raise Failed(f"{' '.join(map(str, command))}\n{log.read().decode(errors='replace')[-3000:]}")
+            raise CommandError(f"{' '.join(map(str, command))}\n{log.read().decode(errors='replace')[-3000:]}")
     return Cost(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
@@ -113,7 +113,7 @@ def take_turns(clients: Mapping[str, Callable[[], Cost]], pairs: int, what: str)
                 continue
             try:
                 cost = clients[name]()
-            except Failed as error:
+            except CommandError as error:
                 print(f"{what}: {name} failed: {error}", file=sys.stderr)
                 failed.add(name)
                 costs[name].clear()

@@ -22,6 +22,7 @@ from pathlib import Path
 from benchmarks.smb_measure import (
     PACKAGE,
     WORKS,
+    CommandError,
     Cost,
     Work,
     arguments,
@@ -98,7 +99,7 @@ def measure(clients: Clients, work: Work, title: str, names: list[str], pairs: i
         try:
             cost = run(clients.commands(action, name, local)[client], clients.environment)
             if total(target) != expected:
-                raise Failed(f"{client} copied {total(target)} files and bytes of {expected}")
+                raise CommandError(f"{client} copied {total(target)} files and bytes of {expected}")
         finally:
             shutil.rmtree(target)
         return cost
