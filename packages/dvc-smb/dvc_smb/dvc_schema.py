@@ -33,7 +33,8 @@ NAMES = (
 
 
 def _url(value: object) -> str:
-    parse_url(str(value))
+    if parse_url(str(value)).path == "/":
+        raise OptionError("url", "the URL names no share: write smb://USER@HOST/SHARE/FOLDER")
     return str(value)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 DEFAULT_PORT = 445
 MECHANISMS = ("ntlm", "kerberos", "negotiate")
 #: Longest wait, in seconds, for a host to accept a connection and to answer a login: a person is told within ten.
-LOGIN_TIMEOUT = 6.0
+LOGIN_TIMEOUT = 5.0
 
 
 class OptionError(ValueError):

@@ -20,14 +20,34 @@ SECRET = "never-print-this-secret"
 LIMIT = 10.0
 
 
-def with_data(repository: Repository, count: int = 30, size: int = 100) -> Repository:
-    """Add a folder of ``count`` files: enough that an error for each of them would be seen."""
-    folder = repository.path / "data"
+@pytest.fixture(scope="module")
+def added(empty_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with a folder of 30 files: enough that an error for each of them would be seen."""
+    path = tmp_path_factory.mktemp("added") / "repository"
+    shutil.copytree(empty_repository, path)
+    write(path / "data", count=30, size=100)
+    Repository(path, tmp_path_factory.mktemp("home"), {}).run("add", "--quiet", "data")
+    return path
+
+
+def write(folder: Path, count: int, size: int) -> None:
     folder.mkdir()
     for number in range(count):
         (folder / f"{number}.bin").write_bytes(os.urandom(size))
-    repository.run("add", "--quiet", "data")
-    return repository
+
+
+@pytest.fixture
+def with_data(new_repository: Callable[..., Repository], added: Path) -> Callable[..., Repository]:
+    """``with_data(url, password)`` makes a repository that has files to push to the URL."""
+
+    def make(url: str, password: str | None = None) -> Repository:
+        repository = new_repository(url, password)
+        for name in ("data", "data.dvc", ".dvc/cache"):
+            copy = shutil.copytree if (added / name).is_dir() else shutil.copy
+            copy(added / name, repository.path / name)
+        return repository
+
+    return make
 
 
 def assert_told(done: Done, *says: str, secret: str = SECRET) -> str:
@@ -42,8 +62,6 @@ def assert_told(done: Done, *says: str, secret: str = SECRET) -> str:
     assert "Traceback" not in done.printed
     assert "Having any troubles" not in done.printed
     assert secret not in done.printed
-    if os.environ.get("SHOW"):
-        print(line, f"{done.seconds:.1f} s")
     return line
 
 
@@ -60,25 +78,25 @@ def assert_each_command_tells(repository: Repository, *says: str, secret: str = 
     assert secret not in verbose.printed
 
 
-def test_wrong_password(new_repository: Callable[..., Repository], place: Place):
-    repository = with_data(new_repository(place.url, SECRET))
+def test_wrong_password(with_data: Callable[..., Repository], place: Place):
+    repository = with_data(place.url, SECRET)
     assert_each_command_tells(repository, "alice", "password", place.server.host)
 
 
-def test_no_password(new_repository: Callable[..., Repository], place: Place):
-    repository = with_data(new_repository(place.url))
-    assert_each_command_tells(repository, "no password for alice at", "DVC_SMB_PASSWORD", "dvc remote modify --local")
+def test_no_password(with_data: Callable[..., Repository], place: Place):
+    repository = with_data(place.url)
+    assert_told(repository.dvc("push"), "no password for alice at", "DVC_SMB_PASSWORD", "dvc remote modify --local")
 
 
-def test_no_terminal_to_ask_on(new_repository: Callable[..., Repository], place: Place):
-    repository = with_data(new_repository(place.url))
+def test_no_terminal_to_ask_on(with_data: Callable[..., Repository], place: Place):
+    repository = with_data(place.url)
     repository.run("remote", "modify", "share", "ask_password", "true")
     assert_told(repository.dvc("push"), "ask_password needs a terminal", "alice")
 
 
-def test_unknown_host(new_repository: Callable[..., Repository]):
-    repository = with_data(new_repository("smb://alice@no-such-host.invalid/sambashare/dvc", SECRET))
-    assert_each_command_tells(repository, "no-such-host.invalid")
+def test_unknown_host(with_data: Callable[..., Repository]):
+    repository = with_data("smb://alice@no-such-host.invalid/sambashare/dvc", SECRET)
+    assert_told(repository.dvc("push"), "no-such-host.invalid")
 
 
 @pytest.fixture
@@ -87,9 +105,9 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def test_closed_port(new_repository: Callable[..., Repository], free_port: int):
-    repository = with_data(new_repository(f"smb://alice@127.0.0.1:{free_port}/sambashare/dvc", SECRET))
-    assert_each_command_tells(repository, f"127.0.0.1:{free_port}")
+def test_closed_port(with_data: Callable[..., Repository], free_port: int):
+    repository = with_data(f"smb://alice@127.0.0.1:{free_port}/sambashare/dvc", SECRET)
+    assert_told(repository.dvc("push"), f"127.0.0.1:{free_port}")
 
 
 @pytest.fixture
@@ -99,14 +117,14 @@ def silent_port() -> Iterator[int]:
         yield int(listener.getsockname()[1])
 
 
-def test_silent_host(new_repository: Callable[..., Repository], silent_port: int):
-    repository = with_data(new_repository(f"smb://alice@127.0.0.1:{silent_port}/sambashare/dvc", SECRET))
+def test_silent_host(with_data: Callable[..., Repository], silent_port: int):
+    repository = with_data(f"smb://alice@127.0.0.1:{silent_port}/sambashare/dvc", SECRET)
     assert_told(repository.dvc("push"), f"127.0.0.1:{silent_port}")
     shutil.rmtree(repository.path / ".dvc/cache")
     assert_told(repository.dvc("fetch"), f"127.0.0.1:{silent_port}")
 
 
-def test_no_smb_server(new_repository: Callable[..., Repository]):
+def test_no_smb_server(with_data: Callable[..., Repository]):
     """Something else answers, here in the words of a web server."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
@@ -123,24 +141,24 @@ def test_no_smb_server(new_repository: Callable[..., Repository]):
 
         thread = threading.Thread(target=answer, daemon=True)
         thread.start()
-        repository = with_data(new_repository(f"smb://alice@127.0.0.1:{port}/sambashare/dvc", SECRET))
+        repository = with_data(f"smb://alice@127.0.0.1:{port}/sambashare/dvc", SECRET)
         assert_told(repository.dvc("push"), f"127.0.0.1:{port}")
         listener.shutdown(socket.SHUT_RDWR)
 
 
-def test_wrong_share(new_repository: Callable[..., Repository], smbd: Smbd):
+def test_wrong_share(with_data: Callable[..., Repository], smbd: Smbd):
     """Not an empty remote: a pull would say that the data was never pushed."""
-    repository = with_data(new_repository(smbd.url("dvc", "sambashore"), smbd.password))
+    repository = with_data(smbd.url("dvc", "sambashore"), smbd.password)
     assert_each_command_tells(repository, "sambashore", secret=smbd.password)
 
 
-def test_no_share(new_repository: Callable[..., Repository], smbd: Smbd):
-    repository = with_data(new_repository(f"smb://alice@{smbd.host}:{smbd.port}", smbd.password))
-    assert_told(repository.dvc("push"), "share", secret=smbd.password)
+def test_no_share(with_data: Callable[..., Repository], smbd: Smbd):
+    repository = with_data(f"smb://alice@{smbd.host}:{smbd.port}", smbd.password)
+    assert_told(repository.dvc("push"), "the URL names no share", secret=smbd.password)
 
 
-def test_a_share_that_is_read_only(new_repository: Callable[..., Repository], smbd: Smbd):
-    repository = with_data(new_repository(smbd.url("dvc", "readonly"), smbd.password))
+def test_a_share_that_is_read_only(with_data: Callable[..., Repository], smbd: Smbd):
+    repository = with_data(smbd.url("dvc", "readonly"), smbd.password)
     assert_told(repository.dvc("push"), "/readonly/dvc", "ask its administrator", secret=smbd.password)
     verbose = repository.dvc("push", "-v")
     assert verbose.status != 0
@@ -157,20 +175,22 @@ def open_folder() -> Iterator[Path]:
 
 
 def test_an_account_that_may_only_read(
-    new_repository: Callable[..., Repository], new_smbd: Callable[..., Smbd], open_folder: Path
+    with_data: Callable[..., Repository], new_smbd: Callable[..., Smbd], open_folder: Path
 ):
     server = new_smbd({"team": Share(path=open_folder, unix_user="nobody")})
-    repository = with_data(new_repository(server.url("dvc", "team"), server.password))
+    repository = with_data(server.url("dvc", "team"), server.password)
     assert_told(repository.dvc("push"), "/team/dvc", "ask its administrator", secret=server.password)
 
 
 def test_disk_full(new_repository: Callable[..., Repository], new_smbd: Callable[..., Smbd]):
     server = new_smbd({"tiny": Share(size_limit=1 << 20)})
-    repository = with_data(new_repository(server.url("dvc", "tiny"), server.password), count=40, size=100_000)
+    repository = new_repository(server.url("dvc", "tiny"), server.password)
+    write(repository.path / "data", count=40, size=100_000)
+    repository.run("add", "--quiet", "data")
     assert_told(repository.dvc("push"), "the share is full", secret=server.password)
 
 
-def test_smb1_only(new_repository: Callable[..., Repository], new_smbd: Callable[..., Smbd]):
+def test_smb1_only(with_data: Callable[..., Repository], new_smbd: Callable[..., Smbd]):
     server = new_smbd(
         globals={
             "server min protocol": "NT1",
@@ -179,26 +199,26 @@ def test_smb1_only(new_repository: Callable[..., Repository], new_smbd: Callable
             "ntlm auth": "ntlmv1-permitted",
         }
     )
-    repository = with_data(new_repository(server.url("dvc"), server.password))
+    repository = with_data(server.url("dvc"), server.password)
     assert_told(repository.dvc("push"), "SMB", secret=server.password)
 
 
-def test_signing_is_mandatory(repository: Repository, smbd: Smbd):
-    with_data(repository)
+def test_signing_is_mandatory(with_data: Callable[..., Repository], place: Place, smbd: Smbd):
+    repository = with_data(place.url, smbd.password)
     repository.run("remote", "modify", "share", "sign", "false")
     assert_told(repository.dvc("push"), "sign", secret=smbd.password)
 
 
-def test_encryption_is_required(new_repository: Callable[..., Repository], smbd: Smbd):
-    repository = with_data(new_repository(smbd.url("dvc", "encrypted"), smbd.password))
+def test_encryption_is_required(with_data: Callable[..., Repository], smbd: Smbd):
+    repository = with_data(smbd.url("dvc", "encrypted"), smbd.password)
     repository.run("remote", "modify", "share", "encrypt", "false")
     assert_told(repository.dvc("push"), "encrypt", secret=smbd.password)
     repository.run("remote", "modify", "share", "--unset", "encrypt")
     repository.run("push")
 
 
-def test_a_guest_is_not_let_in(new_repository: Callable[..., Repository], place: Place):
-    repository = with_data(new_repository(place.url))
+def test_a_guest_is_not_let_in(with_data: Callable[..., Repository], place: Place):
+    repository = with_data(place.url)
     repository.run("remote", "modify", "share", "guest", "true")
     assert_told(repository.dvc("push"), "guest")
 
@@ -206,7 +226,8 @@ def test_a_guest_is_not_let_in(new_repository: Callable[..., Repository], place:
 @pytest.mark.parametrize("share", ["altered", "truncated"])
 @pytest.mark.parametrize("count", [1, 5])
 def test_a_wrong_object_is_named_and_enters_nothing(repository: Repository, place: Place, share: str, count: int):
-    with_data(repository, count=count)
+    write(repository.path / "data", count=count, size=100)
+    repository.run("add", "--quiet", "data")
     repository.run("push")
     stored = [path for path in (place.path / "files/md5").rglob("*") if path.is_file() and path.suffix != ".dir"]
     wrong = stored[0]
