@@ -128,7 +128,7 @@ def _space(told: Mapping[str, Any]) -> Result:
 
 def _speed(told: Mapping[str, Any]) -> Result:
     size = share_probe.SPEED_BYTES / 1e6
-    if (told.get("free") or share_probe.SPARE_BYTES) < share_probe.SPARE_BYTES:
+    if told["free"] is not None and told["free"] < share_probe.SPARE_BYTES:
         return Result("share speed", "warning", "not measured: there is too little space", "free some space first")
     if "down" not in told:
         detail = f"{size:.1f} MB could not be sent and fetched in the {LIMIT_S} s that this check has"
