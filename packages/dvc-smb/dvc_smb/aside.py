@@ -1,7 +1,7 @@
 """Reading, writing and hashing local files in threads, a few at a time, while the connections go on.
 
-The smallest files are done in the event loop itself. Whether that is right is not known: measurements of 1 kB files went
-both ways, by more than the difference between the two.
+The smallest files are done in the event loop itself. Whether that is right is not known: measurements of files of 1 kB
+went both ways.
 """
 
 from __future__ import annotations
