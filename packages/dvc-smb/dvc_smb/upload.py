@@ -211,8 +211,8 @@ class Upload:
         if self._confirmed != self._sent:
             raise _incomplete(self._path)
         (connection, opened), *others = self._handles
-        # Large files alone: their bytes would otherwise reach the server's disk minutes later, if there is room and
-        # power then; a small file's are with it at once or within seconds, and a flush each would take most of a push.
+        # Large files alone, so that a write that fails late on the server's disk is told before the rename. Small ones
+        # are not flushed: after a power failure of the server, one may be empty under its name, which a pull finds.
         await answers(connection, [messages.flush(opened.file_id)], self._path)
         await asyncio.gather(
             *(answers(other.connection, [messages.close(other.opened.file_id)], self._path) for other in others)
