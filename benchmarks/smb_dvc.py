@@ -18,6 +18,7 @@ from pathlib import Path
 
 from benchmarks.smb_measure import (
     PACKAGE,
+    SETTINGS,
     WORKS,
     Cost,
     Work,
@@ -110,7 +111,7 @@ def main() -> None:
     options = parser.parse_args()
     for name in options.work:
         work = WORKS[name].scaled(options.scale)
-        with scratch(options.folder) as folder, Smbd(folder / "share") as server:
+        with scratch(options.folder) as folder, Smbd(folder / "share", globals=SETTINGS) as server:
             repository = Repository(folder, server, work)
             if "push" not in options.action:
                 for remote in (OURS, LOCAL):

@@ -44,6 +44,9 @@ class Work:
         return f"{self.count:,} x {size}"
 
 
+#: What our share sets and Samba does not, for all clients alike (infra/samba/server.py): no search for other cases of a name.
+SETTINGS = {"case sensitive": "yes"}
+
 WORKS = {
     "images": Work(2_000, 150_000, "jpg"),
     "large": Work(1, 1_000_000_000, "tar"),

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from benchmarks.smb_measure import (
     PACKAGE,
+    SETTINGS,
     WORKS,
     CommandError,
     Cost,
@@ -124,7 +125,7 @@ def main() -> None:
     parser.add_argument("--server", nargs="*", default=[], metavar="KEY=VALUE", help="lines for smbd's [global]")
     parser.add_argument("--without", nargs="*", default=[], help="clients to leave out")
     options = parser.parse_args()
-    lines = dict(line.split("=", 1) for line in options.server)
+    lines = SETTINGS | dict(line.split("=", 1) for line in options.server)
     with scratch(options.folder) as folder, Smbd(folder / "share", globals=lines) as server:
         near = Clients(server, server.port, folder)
         names = [name for name in near.commands("get", "", folder) if name not in options.without]
