@@ -4,6 +4,8 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 STAMP := $(VENV)/.locked
+# Without compiled modules each command would compile thousands of them anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: train test lint bench setup lock
 

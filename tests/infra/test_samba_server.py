@@ -58,10 +58,14 @@ def test_samba_understands_all_of_it_and_what_it_says_is_hard(tmp_path: Path) ->
         "inherit permissions": "Yes",
         "case sensitive": "Yes",
         "map archive": "No",
+        "store dos attributes": "No",
+        "ea support": "No",
     }
     hardened = {
         "server min protocol": "SMB3",  # testparm's word for SMB3_11
         "server signing": "required",
+        "change notify": "No",
+        "kernel change notify": "No",
         "server smb3 signing algorithms": "AES-128-GMAC, AES-128-CMAC",
         "server smb3 encryption algorithms": "AES-128-GCM, AES-256-GCM",
         "disable netbios": "Yes",
