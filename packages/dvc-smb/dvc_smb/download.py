@@ -38,9 +38,13 @@ async def download(share: Share, name: str, path: str, local: str, callback: Cal
         opened, first = await _open_and_read(share, name, path, 0, FIRST_READ)
         callback.set_size(opened.size)
         if len(first) == opened.size:
-            if expected:
-                _check(first, expected, path)
-            local_files.save(first, local)
+
+            def keep() -> None:
+                if expected:
+                    _check(first, expected, path)
+                local_files.save(first, local)
+
+            await share.aside.run(keep, len(first))
             callback.relative_update(opened.size)
             return
         async with share.streams:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import TypeVar
 
+from dvc_smb.aside import Aside
 from dvc_smb.options import Options
 from dvc_smb.smb2 import messages, status
 from dvc_smb.smb2.connection import Connection, Reply
@@ -39,6 +40,7 @@ class Share:
         self.path = f"/{name}"
         self.verify = options.verify
         self.streams = asyncio.Semaphore(STREAMS)
+        self.aside = Aside()
         self._abandoned: list[str] = []
         self._done: set[Key] = set()
         self._doing: dict[Key, asyncio.Future[None]] = {}

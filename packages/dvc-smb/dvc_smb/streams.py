@@ -14,7 +14,7 @@ from dvc_smb.smb2.connection import Connection, Reply
 from dvc_smb.smb2.errors import ProtocolError
 from dvc_smb.smb2.messages import Opened
 
-#: Bytes of one read or write of a larger file. 4 MB were half as fast: the server's and our work no longer overlap.
+#: Bytes of one read or write of a larger file. A prototype was half as fast with 4 MB.
 CHUNK = 1 << 20
 #: Reads or writes under way for each large file, over all its connections.
 WINDOW = 16

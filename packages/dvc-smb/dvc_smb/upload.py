@@ -49,37 +49,45 @@ async def upload(
         OSError: the share is full, or may not be written.
     """
     expected = names.md5_in_name(path) if share.verify else None
+    size, content = await share.aside.run(lambda: _read_small(local, expected, path), os.stat(local).st_size)  # noqa: PTH116
+    callback.set_size(size)
+    if content is not None:
+        await store(share, content, name, path, replace=replace)
+        callback.relative_update(size)
+        return
+
+    async def attempt() -> None:
+        callback.absolute_update(0)
+        with _LocalFile(local, expected is not None) as source:
+            async with share.streams, Upload(share, name, path, size) as target:
+                await source.copy(target, size, callback)
+                if expected and source.md5:
+                    hashing.check_pushed(source.md5, expected, local, path)
+                await target.commit(replace=replace)
+
+    await share.pool.retrying(lambda: _with_folders(share, attempt))
+    await share.clean()
+
+
+def _read_small(local: str, expected: str | None, path: str) -> tuple[int, bytes | None]:
+    """Return a local file's size, and its content, compared with the expected md5, if that is small."""
     descriptor = os.open(local, os.O_RDONLY | os.O_CLOEXEC)
     try:
         found = os.fstat(descriptor)
         if stat.S_ISDIR(found.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), local)
-        callback.set_size(found.st_size)
-        if found.st_size <= SMALL:
-            content = os.read(descriptor, SMALL + 1)
-            if len(content) != found.st_size:
-                raise _changed(local)
-            if expected:
-                md5 = hashing.new_md5()
-                md5.update(content)
-                hashing.check_pushed(md5, expected, local, path)
-            await store(share, content, name, path, replace=replace)
-            callback.relative_update(len(content))
-            return
-
-        async def attempt() -> None:
-            callback.absolute_update(0)
-            source = _LocalFile(descriptor, local, hashing.new_md5() if expected else None)
-            async with share.streams, Upload(share, name, path, found.st_size) as target:
-                await source.copy(target, found.st_size, callback)
-                if expected and source.md5:
-                    hashing.check_pushed(source.md5, expected, local, path)
-                await target.commit(replace=replace)
-
-        await share.pool.retrying(lambda: _with_folders(share, attempt))
-        await share.clean()
+        if found.st_size > SMALL:
+            return found.st_size, None
+        content = os.read(descriptor, SMALL + 1)
     finally:
         os.close(descriptor)
+    if len(content) != found.st_size:
+        raise _changed(local)
+    if expected:
+        md5 = hashing.new_md5()
+        md5.update(content)
+        hashing.check_pushed(md5, expected, local, path)
+    return found.st_size, content
 
 
 async def store(share: Share, content: bytes | memoryview, name: str, path: str, *, replace: bool = True) -> None:
@@ -203,8 +211,8 @@ class Upload:
         if self._confirmed != self._sent:
             raise _incomplete(self._path)
         (connection, opened), *others = self._handles
-        # Large files alone: their bytes would otherwise reach the server's disk minutes later, if there is room and
-        # power then; a small file's are with it at once or within seconds, and a flush each would take most of a push.
+        # Large files alone, so that a write that fails late on the server's disk is told before the rename. Small ones
+        # are not flushed: after a power failure of the server, one may be empty under its name, which a pull finds.
         await answers(connection, [messages.flush(opened.file_id)], self._path)
         await asyncio.gather(
             *(answers(other.connection, [messages.close(other.opened.file_id)], self._path) for other in others)
@@ -245,10 +253,17 @@ class Upload:
 class _LocalFile:
     """Reads and hashes in a thread, one chunk while the one before is sent; both release the interpreter's lock."""
 
-    def __init__(self, descriptor: int, local: str, md5: _Hash | None) -> None:
-        self._descriptor = descriptor
+    def __init__(self, local: str, hashed: bool) -> None:
         self._local = local
-        self.md5 = md5
+        self._descriptor = -1
+        self.md5: _Hash | None = hashing.new_md5() if hashed else None
+
+    def __enter__(self) -> _LocalFile:
+        self._descriptor = os.open(self._local, os.O_RDONLY | os.O_CLOEXEC)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
 
     def _read(self, position: int) -> bytes:
         data = os.pread(self._descriptor, CHUNK, position)
@@ -274,7 +289,7 @@ class _LocalFile:
             if position != size:
                 raise _changed(self._local)
         finally:
-            # The thread uses the descriptor, which the caller is about to close.
+            # The thread uses the descriptor, which is about to be closed.
             with suppress(OSError):
                 await asyncio.wait([ahead])
 
