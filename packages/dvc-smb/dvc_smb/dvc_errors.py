@@ -1,8 +1,8 @@
-"""A failure as DVC's user sees it: one line for what concerns the whole remote, one for each object that is wrong.
+"""A failure as DVC's user sees it: one line for what concerns the whole remote, one for each file that is wrong.
 
 DVC counts failed files and prints a line for each of them, which for a wrong password would be every file of a dataset.
 An error of the server, the login, the share or the right to write is therefore a :class:`RemoteError`, which stops the
-command; an error of one object stays the ``OSError`` that it is.
+command. What DVC itself expects and handles, a file that is missing say, stays the ``OSError`` that it is.
 """
 
 from __future__ import annotations
@@ -16,16 +16,30 @@ from dvc_smb.smb2.errors import SMBError
 
 #: Where DVC logs a failed file and then goes on with the next.
 _LOGGERS = ("dvc_data.hashfile.transfer", "dvc_data.index.fetch")
-_WRITING_IS_OVER = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT})
+_HANDLED_BY_DVC = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+_NO_RIGHT = frozenset({errno.EACCES, errno.EPERM})
 
 
 class RemoteError(DvcException):  # type: ignore[misc]
     """Nothing more can be done on this remote. ``str()`` is one sentence: what, and what to do."""
 
 
-def concerns_remote(error: OSError, *, writing: bool) -> bool:
-    """Return whether ``error`` would meet every other file as well."""
-    return isinstance(error, SMBError) or (writing and error.errno in _WRITING_IS_OVER)
+class OneFileError(DvcException):  # type: ignore[misc]
+    """One file cannot be read or written. ``str()`` is one sentence that names it."""
+
+
+def as_told(error: OSError, *, content: bool) -> Exception:
+    """Return what DVC's user should be told of ``error``; ``error`` itself where DVC has words of its own for it.
+
+    Args:
+        error: what went wrong.
+        content: whether it did while the content of one file was read, whose rights need not be those of others.
+    """
+    if isinstance(error, _HANDLED_BY_DVC) or error.errno == errno.EMFILE:
+        return error
+    concerns_all = error.errno in _NO_SPACE or (error.errno in _NO_RIGHT and not content)
+    return (RemoteError if concerns_all or isinstance(error, SMBError) else OneFileError)(sentence(error))
 
 
 def sentence(error: OSError) -> str:

@@ -26,7 +26,7 @@ class SMBFileSystem(FileSystem):  # type: ignore[misc]
     """A folder in a share. Paths are ``/share/folder/file``; ``config`` is the remote's section and its URL's parts."""
 
     protocol = "smb"
-    REQUIRES: ClassVar[dict[str, str]] = {"dvc-smb": "dvc_smb", "smbprotocol": "smbprotocol"}
+    REQUIRES: ClassVar[dict[str, str]] = {"dvc-smb": "dvc_smb", "pyspnego": "spnego"}
     REMOTE_CONFIG = REMOTE_CONFIG
     PARAM_CHECKSUM = "md5"
     _JOBS = Options.jobs

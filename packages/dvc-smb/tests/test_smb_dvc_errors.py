@@ -182,8 +182,7 @@ def test_an_account_that_may_only_read(
 
 def test_an_account_that_may_not_enter_the_folder(with_data: Callable[..., Repository], smbd: Smbd):
     repository = with_data(smbd.url("dvc", "forbidden"), smbd.password)
-    line = assert_told(repository.dvc("push"), "forbidden", secret=smbd.password)
-    assert "administrator" in line
+    assert_told(repository.dvc("push"), "/forbidden/dvc", "ask its administrator", secret=smbd.password)
 
 
 def test_disk_full(new_repository: Callable[..., Repository], new_smbd: Callable[..., Smbd]):

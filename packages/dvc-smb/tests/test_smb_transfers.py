@@ -114,6 +114,7 @@ def test_writes_beyond_4_gib(fs: SMB, place: Place) -> None:
         assert file.read() == b"across" + bytes(20 << 20) + b"the end"
 
 
+# Not getrusage: its maximum outlives exec, and is that of the whole test process from which this one was forked.
 LARGE = """
 import re, sys
 from pathlib import Path
@@ -122,8 +123,7 @@ host, port, user, password, local, remote, back = sys.argv[1:]
 fs = SMB(host, port=int(port), user=user, password=password)
 fs.put_file(local, remote)
 fs.get_file(remote, back)
-# Not getrusage: its peak begins with that of the process that started this one.
-print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024)
+print(int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) // 1024)
 """
 
 

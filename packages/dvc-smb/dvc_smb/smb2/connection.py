@@ -306,7 +306,9 @@ class Connection(asyncio.BufferedProtocol):
                 if not flags & SIGNED:
                     raise self._unsigned(state)
                 self._signer.check(message, message_id)
-            if state in status.SESSION_GONE:
+            # On a later part of a compound it may only say that the first part was refused: so smbd answers an account
+            # that may not enter the shared folder.
+            if state in status.SESSION_GONE and not flags & RELATED:
                 raise Disconnected(f"{self.peer} has ended the session ({status.name(state)})")
             del self._pending[message_id]
         self._answered += 1
