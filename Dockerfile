@@ -19,6 +19,7 @@ RUN useradd --create-home --uid 10001 mlops
 WORKDIR /opt/mlops
 COPY --from=environment /opt/mlops/.venv .venv
 COPY --chown=mlops:mlops . .
+RUN .venv/bin/python -m pip install --no-cache-dir --no-deps --no-build-isolation ./packages/dvc-smb
 ENV PATH=/opt/mlops/.venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     DO_NOT_TRACK=true \

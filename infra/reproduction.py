@@ -176,6 +176,12 @@ def _environment(origin: Lineage, folder: Path, say: Say) -> Path:
     for arguments in (
         ["venv", "--quiet", "--python", wanted or here, str(folder / ".venv")],
         ["pip", "sync", "--quiet", "--python", str(python), "--require-hashes", str(folder / LOCK)],
+        # That version's own packages, the smb:// remote, are not in the lock: `make setup` installs them beside it.
+        *(
+            ["pip", "install", "--quiet", "--python", str(python), "--no-deps", "--no-build-isolation", str(package)]
+            for package in sorted((folder / "packages").glob("*/"))
+            if (package / "pyproject.toml").is_file()
+        ),
     ):
         uv = str(Path(sys.executable).parent / "uv")
         if run_guarded([uv, *arguments], cwd=folder, on_line=lines.append):
