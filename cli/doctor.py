@@ -21,10 +21,10 @@ def doctor(
     from rich.text import Text
 
     from cli.console import console
+    from configs.home import home_folder
     from infra.stack.checks import Place, examine
-    from infra.stack.state import stack_home
 
-    findings = examine(Place(Path.cwd(), stack_home()))
+    findings = examine(Place(Path.cwd(), home_folder()))
     broken = [finding.name for finding in findings if finding.level == "broken"]
     if as_json:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))

@@ -6,11 +6,12 @@ from __future__ import annotations
 def down() -> None:
     """Stop the stack; data, models and settings stay."""
     from cli.console import console, live_progress
-    from infra.stack.state import MLFLOW, PREFECT, WORKER, stack_home
+    from configs.home import home_folder
+    from infra.stack.state import MLFLOW, PREFECT, WORKER
     from infra.stack.stop import down as stop
 
     with live_progress((WORKER, PREFECT, MLFLOW)) as progress:
-        stopped = stop(stack_home(), progress.report)
+        stopped = stop(home_folder(), progress.report)
     if not (progress.lines or progress.notes):
         console.print("Nothing was running.")
     for name in stopped:

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from infra.tracking.access import home_folder, mlflow_server, tracker_errors_for_people
+from configs.home import home_folder
+from infra.tracking.access import mlflow_server, tracker_errors_for_people
 from infra.tracking.lineage import Lineage
 from infra.tracking.lineage import lineage as find_lineage
 

@@ -20,16 +20,16 @@ def reproduce(
     from rich.console import Console
     from rich.table import Table
 
+    from configs.home import home_folder
     from infra.repository.git import find_root
     from infra.reproduction import reproduce as run
     from infra.stack.environment import QUIET
-    from infra.stack.state import stack_home
     from infra.tracking.access import mlflow_server, tracker_errors_for_people
 
     os.environ.update(QUIET)
     console = Console()
     root = find_root(Path.cwd())
-    home = stack_home(root)
+    home = home_folder(root)
     server = mlflow_server(home)
     with tracker_errors_for_people(server), console.status("training again"):
         result = run(

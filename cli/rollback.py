@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from configs.home import home_folder
 from infra.tracking import registry
-from infra.tracking.access import home_folder, mlflow_server, tracker_errors_for_people
+from infra.tracking.access import mlflow_server, tracker_errors_for_people
 from infra.tracking.training import user
 
 

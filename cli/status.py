@@ -28,10 +28,10 @@ def status(
     from dataclasses import asdict
 
     from cli.console import console
+    from configs.home import home_folder
     from infra.stack.overview import overview
-    from infra.stack.state import stack_home
 
-    seen = overview(stack_home())
+    seen = overview(home_folder())
     if as_json:
         print(json.dumps(asdict(seen), indent=2))
         return

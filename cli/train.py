@@ -20,14 +20,14 @@ def train(
     share: ShareOption = None,
 ) -> None:
     """Train, judge, register: run the main job with live progress. Ctrl-C cancels; a later run goes on from there."""
+    from configs.home import home_folder
     from configs.recipe import load_recipe
     from infra.repository.git import find_root
     from infra.stack.environment import client_environment
-    from infra.stack.state import stack_home
 
     root = find_root(Path.cwd())
     load_recipe(root / recipe)  # mistakes are told here, before anything starts
-    home = stack_home(root)
+    home = home_folder(root)
 
     from rich.console import Console
 

@@ -26,17 +26,17 @@ def up(
 ) -> None:
     """Start what is missing of the stack; what runs is left alone."""
     from cli.console import console, live_progress
+    from configs.home import home_folder
     from infra.stack.start import PARTS, Wanted
     from infra.stack.start import up as start
-    from infra.stack.state import stack_home
 
     if share is not None:
         from cli.sharing import use_share
         from infra.repository.git import find_root
 
-        use_share(share, find_root(Path.cwd()), stack_home(), console)
+        use_share(share, find_root(Path.cwd()), home_folder(), console)
     with live_progress(PARTS) as progress:
-        started = start(Path.cwd(), stack_home(), Wanted(host, prefect_port, mlflow_port), progress.report)
+        started = start(Path.cwd(), home_folder(), Wanted(host, prefect_port, mlflow_port), progress.report)
     stack = started.stack
     head = "The stack is up." if started.seconds else "The stack is already running; nothing to do."
     console.print(f"\n{head}\n  Prefect  {stack.prefect_url}\n  MLflow   {stack.mlflow_url}", soft_wrap=True)

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
+from configs.home import home_folder
 from configs.problems import Problem, UserError
-
-
-def state_folder() -> Path:
-    """Return the state folder: ``MLOPS_HOME``, or ``.mlops`` below the current directory."""
-    return Path(os.environ.get("MLOPS_HOME", ".mlops")).absolute()
 
 
 def quiet_libraries() -> None:
@@ -19,7 +14,7 @@ def quiet_libraries() -> None:
     Raises:
         UserError: the folder cannot be written.
     """
-    home = state_folder() / "libraries"
+    home = home_folder() / "libraries"
     try:
         home.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -9,12 +9,12 @@ Start it again after it was stopped or killed, and it goes on after its last who
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 from pathlib import Path
 from types import FrameType
 
+from configs.home import home_folder
 from configs.problems import run_main
 from configs.recipe import load_recipe
 from ml.events import Events
@@ -47,7 +47,7 @@ def main() -> None:
     recipe = load_recipe(parser.parse_args().recipe)
     from ml.yolov5.training import train
 
-    train(recipe, Events("train"), Path(os.environ.get("MLOPS_HOME", ".mlops")), stop.check)
+    train(recipe, Events("train"), home_folder(), stop.check)
 
 
 if __name__ == "__main__":

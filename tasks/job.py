@@ -11,12 +11,12 @@ from pathlib import Path
 
 from prefect.runtime import flow_run
 
+from configs.home import home_folder
 from configs.problems import Problem, UserError
 from configs.recipe import Recipe, load_recipe
 from infra.repository import git
 from infra.repository.dvc import Dvc
 from infra.repository.share import Share, open_share
-from infra.stack.state import stack_home
 from tasks.verbs import say_errors_once
 
 PARAMS = "params.yaml"
@@ -80,7 +80,7 @@ def open_job(recipe_path: str, *, select: bool = True, share: bool = True) -> It
     root = git.find_root(Path.cwd())
     with Dvc(root) as dvc:
         recipe = load_recipe(root / recipe_path)
-        home = stack_home(root)
+        home = home_folder(root)
         shared = open_share(root, home) if share else None
         if shared is not None:
             dvc.connect(shared)

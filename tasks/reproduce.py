@@ -6,10 +6,10 @@ from pathlib import Path
 
 from prefect.artifacts import create_table_artifact
 
+from configs.home import home_folder
 from configs.problems import Problem, UserError
 from infra.repository.git import find_root
 from infra.reproduction import Reproduction, reproduce
-from infra.stack.state import stack_home
 from infra.tracking.access import mlflow_server, tracker_errors_for_people
 from tasks.verbs import log, verb
 
@@ -22,7 +22,7 @@ def reproduce_version(model: str, tolerance: float, *, keep: bool) -> Reproducti
         UserError: it cannot be made again, or what came out differs by more than ``tolerance``.
     """
     root = find_root(Path.cwd())
-    home = stack_home(root)
+    home = home_folder(root)
     server = mlflow_server(home)
     with tracker_errors_for_people(server):
         result = reproduce(

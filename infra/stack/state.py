@@ -81,11 +81,6 @@ def _reachable(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def stack_home(checkout: Path = Path()) -> Path:
-    """The state folder: ``MLOPS_HOME``, or ``.mlops`` below ``checkout``. Absolute; need not exist."""
-    return Path(os.environ.get("MLOPS_HOME") or checkout / ".mlops").absolute()
-
-
 def stack_id(home: Path) -> str:
     """Marks the processes of this folder's stack; made from its path, so that orphans are found without any file."""
     return hashlib.sha256(str(home.resolve()).encode()).hexdigest()[:16]

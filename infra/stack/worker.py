@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from configs.home import home_folder
 from infra.stack.processes import flow_run_ids, is_flow_process, marked, terminate, wait_gone
-from infra.stack.state import WORK_POOL, stack_home
+from infra.stack.state import WORK_POOL
 from infra.stack.vanished import crash_vanished
 from infra.stack.waiting import ensure_work_pool, server_is_up
 
@@ -72,7 +73,7 @@ async def _work(ready: Path, stopping: asyncio.Event) -> None:
     await server_is_up()
     async with get_client() as client:
         await ensure_work_pool(client)
-        alive = flow_run_ids(marked(stack_home()))
+        alive = flow_run_ids(marked(home_folder()))
         if count := await crash_vanished(client, WORK_POOL, alive):
             print(f"{count} runs of a former worker have vanished")
     await _skip_missed()

@@ -12,11 +12,6 @@ from infra.tracking.entities import DeniedError, RefusedError, UnreachableError
 from infra.tracking.server import MlflowServer
 
 
-def home_folder() -> Path:
-    """The state folder: ``MLOPS_HOME``, else ``.mlops`` below the current directory."""
-    return Path(os.environ.get("MLOPS_HOME", ".mlops"))
-
-
 def mlflow_server(home: Path, timeout_s: float = 5.0) -> MlflowServer:
     """The server of ``MLFLOW_TRACKING_URI`` (with ``MLFLOW_TRACKING_USERNAME``, ``..._PASSWORD``), else the stack's.
 
