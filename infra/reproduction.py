@@ -209,8 +209,9 @@ def _compare(origin: Lineage, folder: Path, data_file: str, tolerance: float) ->
         _same("data (md5)", origin.data["digest"], digest),
         _same("environment (lock)", origin.environment.get(LOCK, "")[:16], lock[:16]),
     ]
-    for what in ("device", "precision", "threads"):
-        rows.append(Evidence(what, origin.params.get(what, "?"), str(trained["world"][what]), None))
+    # Not to be confused with the metric called precision, which is a row of its own.
+    for what, shown in (("device", "device"), ("precision", "numeric precision"), ("threads", "threads")):
+        rows.append(Evidence(shown, origin.params.get(what, "?"), str(trained["world"][what]), None))
     record = origin.files.get("model.pt")
     # Other weights are no failure by themselves: the metrics decide then.
     rows.append(Evidence("weights (sha256)", record.sha256 if record else "?", _sha256(folder / MODEL), None))

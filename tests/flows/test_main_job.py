@@ -97,7 +97,7 @@ def test_the_model_is_made_again_to_the_bit(site: Site, trained: str) -> None:
     before = git(site.root, "status", "--porcelain"), (site.root / "dvc.lock").read_bytes()
     said = check(site.root, "mlops", "reproduce", "forklift@champion")
     assert "forklift/1 is reproduced: the weights are identical to the bit" in said
-    for what in ("commit", "data (md5)", "environment (lock)", "device", "precision", "threads", "mAP50-95"):
+    for what in ("commit", "data (md5)", "environment (lock)", "device", "numeric precision", "threads", "mAP50-95"):
         (row,) = (line for line in said.splitlines() if re.search(rf"^│ {re.escape(what)}\s", line))
         original, again = re.findall(r"\S+", row.split(what, 1)[1].replace("│", " "))[:2]
         assert original == again, row
