@@ -12,12 +12,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from configs.problems import UserError
 from configs.site import MountStorage, SmbStorage
+from infra.findings import Finding
 from infra.repository import share_probe
 from infra.repository.share import Origin, Share, open_share
 
@@ -25,20 +25,9 @@ LIMIT_S = 12
 SLOW = 5.0  # MB/s
 LATE_S = 10.0
 GIB = 2**30
-Level = Literal["good", "warning", "broken"]
 
 
-@dataclass(frozen=True)
-class Result:
-    """One thing that was looked at, as ``infra.stack.checks.Finding``."""
-
-    name: str
-    level: Level
-    detail: str
-    remedy: str = ""
-
-
-def check(checkout: Path, home: Path) -> list[Result]:
+def check(checkout: Path, home: Path) -> list[Finding]:
     """Look at the share that ``checkout`` uses; the first result says whether it works, the others how well."""
     if not (checkout / ".dvc").is_dir():
         return [_broken("this is no DVC repository", "run this in the root of the checkout")]
@@ -58,7 +47,7 @@ def check(checkout: Path, home: Path) -> list[Result]:
         why = f"no answer within {LIMIT_S} s while {told['step']}" if "step" in told else f"cannot be asked: {said}"
         return [_broken(f"{shown}: {why}", "is the share's machine on and reachable?")]
     made = "" if told["made"] else "; its folder is made at the first push"
-    results = [Result("DVC remote", "good", f"{shown}, read, written and renamed in{made}")]
+    results = [Finding("DVC remote", "good", f"{shown}, read, written and renamed in{made}")]
     return [*results, _space(told), _speed(told), _clock(told)]
 
 
@@ -100,7 +89,7 @@ def _text(output: object) -> str:
     return output.decode("utf-8", "replace") if isinstance(output, bytes) else str(output or "")
 
 
-def _failure(share: Share, shown: str, told: Mapping[str, Any]) -> Result:
+def _failure(share: Share, shown: str, told: Mapping[str, Any]) -> Finding:
     what, _, todo = str(told["failed"]).rpartition(": ")
     if told["remedy"]:
         what, todo = str(told["failed"]), str(told["remedy"])
@@ -111,41 +100,41 @@ def _failure(share: Share, shown: str, told: Mapping[str, Any]) -> Result:
     return _broken(f"{shown}, while {told['step']}: {what or told['failed']}", remedy)
 
 
-def _broken(detail: str, remedy: str) -> Result:
-    return Result("DVC remote", "broken", detail, remedy)
+def _broken(detail: str, remedy: str) -> Finding:
+    return Finding("DVC remote", "broken", detail, remedy)
 
 
-def _space(told: Mapping[str, Any]) -> Result:
+def _space(told: Mapping[str, Any]) -> Finding:
     if told.get("free") is None:
-        return Result("share space", "good", "not limited, as far as can be seen")
+        return Finding("share space", "good", "not limited, as far as can be seen")
     free, total = told["free"] / GIB, told["total"] / GIB
     detail = f"{free:.1f} of {total:.1f} GiB free"
     if free >= 5:
-        return Result("share space", "good", detail)
+        return Finding("share space", "good", detail)
     remedy = "`dvc gc --cloud --all-commits` drops what no commit uses; or ask for space"
-    return Result("share space", "broken" if free < 0.1 else "warning", detail, remedy)
+    return Finding("share space", "broken" if free < 0.1 else "warning", detail, remedy)
 
 
-def _speed(told: Mapping[str, Any]) -> Result:
+def _speed(told: Mapping[str, Any]) -> Finding:
     size = share_probe.SPEED_BYTES / 1e6
     if told["free"] is not None and told["free"] < share_probe.SPARE_BYTES:
-        return Result("share speed", "warning", "not measured: there is too little space", "free some space first")
+        return Finding("share speed", "warning", "not measured: there is too little space", "free some space first")
     if "down" not in told:
         detail = f"{size:.1f} MB could not be sent and fetched in the {LIMIT_S} s that this check has"
-        return Result("share speed", "warning", detail, "look at the network between, or at what else uses it")
+        return Finding("share speed", "warning", detail, "look at the network between, or at what else uses it")
     up, down = size / told["up"], size / told["down"]
     detail = f"{up:.0f} MB/s up, {down:.0f} MB/s down ({size:.1f} MB)"
     if min(up, down) >= SLOW:
-        return Result("share speed", "good", detail)
+        return Finding("share speed", "good", detail)
     remedy = "look at the network between (a cable is faster than a radio), or at what else uses it"
-    return Result("share speed", "warning", detail, remedy)
+    return Finding("share speed", "warning", detail, remedy)
 
 
-def _clock(told: Mapping[str, Any]) -> Result:
+def _clock(told: Mapping[str, Any]) -> Finding:
     apart = told.get("ahead")
     if apart is None:
-        return Result("share clock", "good", "not told by this kind of share")
+        return Finding("share clock", "good", "not told by this kind of share")
     if abs(apart) < LATE_S:
-        return Result("share clock", "good", "as this machine's")
+        return Finding("share clock", "good", "as this machine's")
     detail = f"{abs(apart):.0f} s {'ahead of' if apart > 0 else 'behind'} this machine's"
-    return Result("share clock", "warning", detail, "`timedatectl set-ntp true` on both machines")
+    return Finding("share clock", "warning", detail, "`timedatectl set-ntp true` on both machines")

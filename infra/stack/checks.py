@@ -16,27 +16,16 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
 
 import psutil
 
+from infra.findings import Finding, Level
 from infra.repository import share_check
 from infra.stack import ports, processes, rest
 from infra.stack.state import LOOPBACK, MLFLOW, PREFECT, WORK_POOL, WORKER, load_stack
 
-Level = Literal["good", "warning", "broken"]
 LIMIT_S = 15.0
 GIB = 2**30
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One check's result; a ``warning`` works, but not as well as it could; ``remedy`` is empty when all is well."""
-
-    name: str
-    level: Level
-    detail: str
-    remedy: str = ""
 
 
 @dataclass(frozen=True)
@@ -151,8 +140,7 @@ def _git(place: Place) -> Result:
 
 
 def _share(place: Place) -> list[Finding]:
-    results = share_check.check(place.checkout, place.home)
-    return [Finding(result.name, result.level, result.detail, result.remedy) for result in results]
+    return share_check.check(place.checkout, place.home)
 
 
 def _prefect(place: Place) -> Result:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from configs.problems import UserError
+from infra.findings import Finding
 from infra.repository import git, share_check
 from infra.repository.dvc import Dvc, MissingDataError, Outcome, ShareError
 from infra.repository.share import open_share
@@ -175,7 +176,7 @@ def test_the_password_is_in_one_private_file(use: Callable[..., Dvc], server: Sm
 # What doctor says.
 
 
-def looked_at(checkout: Path) -> dict[str, share_check.Result]:
+def looked_at(checkout: Path) -> dict[str, Finding]:
     return {result.name: result for result in share_check.check(checkout, checkout / ".mlops")}
 
 
