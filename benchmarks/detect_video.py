@@ -13,46 +13,20 @@ import json
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import av
 import numpy as np
 
+from benchmarks.commands import Cost, run
 from configs.recipe import DetectSection
 from ml.boxes.geometry import Boxes, iou, match
 
 DETECT = "ml.detect"
 YOLO = "yolo predict"
 CONFIDENT = 0.4
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Of one whole command: wall and CPU seconds, peak memory in MiB."""
-
-    wall_s: float
-    cpu_s: float
-    memory_mib: float
-
-
-def run(command: list[str], environment: dict[str, str]) -> Cost:
-    """Run a command to its end; raise with its last lines where it fails."""
-    with tempfile.TemporaryFile() as log:
-        start = time.monotonic()
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.monotonic() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            log.seek(0)
-            raise RuntimeError(f"{' '.join(command)}\n{log.read().decode(errors='replace')[-2000:]}")
-    unit = 1024**2 if sys.platform == "darwin" else 1024
-    return Cost(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / unit)
 
 
 def agreement(labels: Path, stem: str, detections: Path, size: tuple[int, int]) -> tuple[int, int, float]:

@@ -19,17 +19,15 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from benchmarks.commands import CommandError, Cost, run
 from benchmarks.smb_measure import (
     PACKAGE,
     SETTINGS,
     WORKS,
-    CommandError,
-    Cost,
     Work,
     arguments,
     make_files,
     print_table,
-    run,
     scratch,
     take_turns,
     total,

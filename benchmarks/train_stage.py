@@ -17,11 +17,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+
+from benchmarks.commands import run
 
 ROOT = Path(__file__).parents[1]
 SPLITS = ("train", "val", "test")
@@ -120,15 +121,7 @@ def judged(
     command: list[str], work: Path, environment: dict[str, str], weights: Path, dataset: Path, recipe: dict
 ) -> Measured:
     """Run ``command`` to its end and judge the weights it leaves on the test split."""
-    log = (work / "log.txt").open("w+", encoding="utf-8")
-    started = time.monotonic()
-    process = subprocess.Popen(command, cwd=work, env=environment, stdout=log, stderr=subprocess.STDOUT)
-    _, status, usage = os.wait4(process.pid, 0)
-    wall = time.monotonic() - started
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        log.seek(0)
-        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}:\n{log.read()[-3000:]}")
+    cost = run(command, environment, work)
     code = (
         "import json, sys; from ultralytics import YOLO; "
         "r = YOLO(sys.argv[1]).val(data=sys.argv[2], split='test', imgsz=int(sys.argv[3]), plots=False, verbose=False,"
@@ -138,10 +131,9 @@ def judged(
     judge = subprocess.run(
         [sys.executable, "-c", code, *arguments], cwd=work, capture_output=True, text=True, check=True
     )
-    unit = 1 if sys.platform == "darwin" else 1024
     map50 = json.loads(judge.stdout.splitlines()[-1])
     shutil.rmtree(work)
-    return Measured(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit / 2**20, map50)
+    return Measured(cost.wall_s, cost.cpu_s, cost.memory_mib, map50)
 
 
 def table(measured: dict[str, list[Measured]], recipe: dict, options: argparse.Namespace) -> str:
