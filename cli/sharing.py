@@ -11,7 +11,8 @@ from rich.console import Console
 
 from cli.options import SITE
 from configs.problems import Problem, UserError
-from configs.site import SITE_FILE, SmbStorage
+from configs.site import SITE_FILE
+from configs.storage import SmbStorage
 from infra.repository.share import Origin, open_share
 from infra.repository.share_check import check
 from infra.repository.share_choice import kept_password, on_trial, parse_choice, remember

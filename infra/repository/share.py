@@ -15,7 +15,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from configs.problems import Problem, UserError
-from configs.site import SITE_FILE, MountStorage, SmbStorage, Storage, load_site
+from configs.site import SITE_FILE, load_site
+from configs.storage import MountStorage, SmbStorage, Storage
 from infra.repository import dvc_config
 from infra.repository.dvc import Dvc, ShareError
 from infra.repository.share_choice import Record, read_record, write_record

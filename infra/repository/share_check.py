@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.problems import UserError
-from configs.site import MountStorage, SmbStorage
+from configs.storage import MountStorage, SmbStorage
 from infra.findings import Finding
 from infra.repository import share_probe
 from infra.repository.share import Origin, Share, open_share

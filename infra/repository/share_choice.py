@@ -11,15 +11,8 @@ from pathlib import Path, PurePosixPath
 from pydantic import ValidationError
 
 from configs.problems import Problem, UserError
-from configs.site import (
-    STORAGE,
-    DirectoryStorage,
-    MountStorage,
-    PasswordReference,
-    SmbStorage,
-    Storage,
-    parse_smb_url,
-)
+from configs.secret import PasswordReference
+from configs.storage import STORAGE, DirectoryStorage, MountStorage, SmbStorage, Storage, parse_smb_url
 from infra.repository import dvc_config
 from infra.samba.sentinel import find_sentinel
 from infra.stack.credentials import write_private

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from configs.problems import UserError
-from configs.site import DirectoryStorage, MountStorage, SmbStorage, load_site, parse_smb_url
+from configs.site import load_site
+from configs.storage import DirectoryStorage, MountStorage, SmbStorage, parse_smb_url
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "configs" / "site.yaml"

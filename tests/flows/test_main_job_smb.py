@@ -10,7 +10,7 @@ import pytest
 from checkouts import check, git, run
 from sites import Site
 
-from configs.site import SmbStorage
+from configs.storage import SmbStorage
 from infra.repository.dvc import Dvc, Outcome
 from infra.repository.share import open_share
 from infra.repository.share_choice import parse_choice, remember

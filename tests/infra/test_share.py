@@ -12,7 +12,7 @@ import pytest
 from stack_fixtures import client_variables
 
 from configs.problems import UserError
-from configs.site import DirectoryStorage, MountStorage, SmbStorage
+from configs.storage import DirectoryStorage, MountStorage, SmbStorage
 from infra.repository import dvc_config, git, share_check
 from infra.repository.dvc import Dvc
 from infra.repository.share import Origin, open_share
