@@ -1,4 +1,4 @@
-"""Section ``cluster`` of the site: which Kubernetes cluster trains, and what the platform and the runs may use there."""
+"""Section ``cluster`` of the site: which Kubernetes cluster trains, and what platform and runs may use there."""
 
 from __future__ import annotations
 
