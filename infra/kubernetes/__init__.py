@@ -1,1 +1,1 @@
-"""A Kubernetes cluster as the place where flows run: the platform in it, the worker, the Jobs, why they fail."""
+"""Kubernetes: the client, server-side apply, and the manifests of the platform and of what runs on it."""
