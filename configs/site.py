@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from configs.image import ImageBuild
 from configs.loading import Section, load_model
+from configs.registry import Registry
 from configs.storage import Storage
 
 SITE_FILE = "configs/site.yaml"
@@ -14,6 +16,8 @@ class Site(Section):
     """A whole site file."""
 
     storage: Storage
+    registry: Registry | None = None
+    image: ImageBuild = ImageBuild()
 
 
 def load_site(path: str | Path) -> Site:
