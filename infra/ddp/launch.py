@@ -1,7 +1,7 @@
 """A distributed training as it is launched, whatever launches it: a gang of workers, and what becomes of it.
 
-Two things launch one: :mod:`infra.ddp.torchrun` on this machine, :mod:`infra.kubernetes.gang` on a cluster (each has a
-function ``open_launcher``). Both give
+Two modules launch one: :mod:`infra.ddp.torchrun` on this machine, :mod:`infra.kubernetes.gang` on a cluster; each has a
+function ``open_launcher(root, home)`` (the code's root, the state folder) that returns a :class:`Launcher`. Both give
 each process of the gang this environment besides torchrun's own:
 
 - ``MLOPS_DATA``: the dataset's folder, if there is one; read only
