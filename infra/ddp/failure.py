@@ -44,16 +44,21 @@ class Transcript:
 
     def __init__(self) -> None:
         self.restarts = 0
+        self._failed = False
         self._agent: deque[str] = deque(maxlen=400)
         self._ranks: dict[int, deque[str]] = defaultdict(lambda: deque(maxlen=SHOWN))
 
     def add(self, line: str) -> str | None:
         """Take one line; return what it says of ranks that failed, for a log, or None."""
         if match := _RANK_LINE.fullmatch(line):
+            if self._failed:  # the ranks have started again
+                self._ranks.clear()
+                self._failed = False
             self._ranks[int(match[1])].append(match[2])
             return None
         self._agent.append(line)
         if match := _FAILED.search(line):
+            self._failed = True
             return f"a rank failed: local rank {match[2]} {ended(int(match[1]))}"
         return None
 
