@@ -14,6 +14,7 @@ from prefect.runtime import flow_run
 from configs.home import home_folder
 from configs.problems import Problem, UserError
 from configs.recipe import Recipe, load_recipe
+from infra.repository import node_cache
 from infra.repository.code import code_version, find_root
 from infra.repository.dvc import Dvc
 from infra.repository.git import CodeVersion
@@ -79,6 +80,7 @@ def open_job(recipe_path: str, *, select: bool = True, share: bool = True) -> It
     """
     say_errors_once()
     root = find_root(Path.cwd())
+    node_cache.set_up(root)
     with Dvc(root) as dvc:
         recipe = load_recipe(root / recipe_path)
         home = home_folder(root)
