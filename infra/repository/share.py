@@ -8,6 +8,7 @@ of the DVC command that needs it, and to no other place.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
