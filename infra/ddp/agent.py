@@ -27,10 +27,15 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
+from configs.problems import UserError
 from infra.ddp.command import TORCHRUN
 from infra.ddp.failure import Transcript
 from infra.process import guarded, pump
+
+if TYPE_CHECKING:
+    from infra.repository.dvc import Dvc
 
 NOTE = "[worker] "
 EVENT = "[event] "
@@ -104,6 +109,8 @@ class Agent:
 
     def run(self) -> int:
         """Run torchrun to its end, again where only the rendezvous was lost; return the worker's exit code."""
+        if self._options.data and (trouble := _fetch(self._options.data)) is not None:
+            return trouble
         for attempt in range(self._options.restarts + 1):
             if attempt:
                 say(f"starting torchrun again, {attempt} of {self._options.restarts}")
@@ -216,6 +223,47 @@ def _make_folders() -> Path | None:
     return events
 
 
+def _fetch(file: str) -> int | None:
+    """Bring the dataset of a ``.dvc`` file into the code's folder; returns the exit code where that failed."""
+    from configs.home import home_folder
+    from infra.repository import node_cache
+    from infra.repository.dvc import Dvc, ShareError
+    from infra.repository.share import open_share
+
+    root = Path.cwd()
+    try:
+        node_cache.set_up(root)
+        with Dvc(root) as dvc:
+            dvc.connect(open_share(root, home_folder(root)))
+            _pull(dvc, file)
+    except UserError as error:
+        print(f"error:\n{error}", flush=True)
+        return PASSING if isinstance(error, ShareError) else 1
+    return None
+
+
+def _pull(dvc: Dvc, file: str) -> None:
+    """Pull ``file`` unless it is here; a share that is away is tried again at 2, 4, 8, 16 and 32 s.
+
+    Raises:
+        UserError: it cannot be had.
+    """
+    from infra.repository.dvc import ShareError
+
+    started = time.monotonic()
+    for delay_s in (2, 4, 8, 16, 32, None):
+        try:
+            if not dvc.is_present(file):
+                dvc.pull(file)
+            say(f"{file} is here after {time.monotonic() - started:.1f} s")
+            return
+        except ShareError as error:
+            if delay_s is None:
+                raise
+            say(f"the share does not answer, next try in {delay_s} s: {error.problems[0].what}")
+            time.sleep(delay_s)
+
+
 def _has_address(name: str) -> bool:
     try:
         return bool(socket.getaddrinfo(name, None))
@@ -242,6 +290,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--restarts", type=int, required=True, help="of torchrun after a lost rendezvous")
     parser.add_argument("--wait-s", type=float, required=True, help="for the rendezvous' host")
     parser.add_argument("--log-dir", required=True, help="torchrun's")
+    parser.add_argument("--data", help="the .dvc file of the dataset")
     parser.add_argument("torchrun", nargs="+", help="torchrun's arguments")
     return parser
 
