@@ -61,9 +61,10 @@ def _mlflow() -> None:
     from mlflow.server.auth.db.utils import migrate_if_needed
     from mlflow.store.db import utils
 
-    engine = utils.create_sqlalchemy_engine_with_retry(os.environ["MLOPS_MLFLOW_DATABASE"])
+    # MLflow's own command does the same, and imports all of its command line first.
+    engine = utils.create_sqlalchemy_engine_with_retry(os.environ["MLOPS_MLFLOW_DATABASE"])  # type: ignore[no-untyped-call]
     utils._safe_initialize_tables(engine)
-    utils._upgrade_db(engine)
+    utils._upgrade_db(engine)  # type: ignore[no-untyped-call]
     migrate_if_needed(engine, "head")
 
 
