@@ -133,6 +133,9 @@ class PatientWorker(KubernetesWorker):
             return await super().run(flow_run, configuration, task_status)
         except WithdrawnError as state:
             self.get_flow_run_logger(flow_run).info("Not submitted: the run is %s by now", state)
+            if str(state) == "Cancelling":
+                message = {"message": "Cancelled while it waited for the cluster."}
+                await until_answered(lambda: self._mark_flow_run_as_cancelled(flow_run, message))
             if task_status is not None:
                 task_status.started("")  # nothing runs, so there is nothing to remember for a cancellation
             return KubernetesWorkerResult(identifier="", status_code=0)

@@ -55,12 +55,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Mismatch:
-    """One run, what is wrong with it and what is to be done."""
+    """One run, what is wrong with it and what is to be done; ``settle`` is how long it must have lasted."""
 
     run: FlowRun
     remedy: Remedy
     why: str
     job: Job | None = None
+    settle: timedelta = SETTLE
 
 
 @dataclass
@@ -86,26 +87,29 @@ class Lost:
             own: the runs that this worker is making Jobs for.
             now: with a timezone.
         """
-        seen = [
-            found for run in runs if run.id not in own and (found := self._mismatch(run, jobs.get(run.id, ()), now))
-        ]
+        seen = [found for run in runs if run.id not in own and (found := self._mismatch(run, jobs.get(run.id, ())))]
         self._since = {(item.run.id, item.remedy): self._since.get((item.run.id, item.remedy), now) for item in seen}
-        return [item for item in seen if now - self._since[item.run.id, item.remedy] >= SETTLE]
+        return [item for item in seen if now - self._since[item.run.id, item.remedy] >= item.settle]
 
-    def _mismatch(self, run: FlowRun, jobs: Collection[Job], now: datetime) -> Mismatch | None:
+    def _mismatch(self, run: FlowRun, jobs: Collection[Job]) -> Mismatch | None:
         state = run.state
         if state is None or not (run.infrastructure_pid or f"{self.namespace}:").startswith(f"{self.namespace}:"):
             return None
         alive = next((job for job in jobs if not job.ended and not job.deleted), None)
         if state.is_final():
-            over = now - (state.timestamp or now) >= END
-            return Mismatch(run, Remedy.DELETE_JOB, "its run has ended", alive) if alive and over else None
+            return Mismatch(run, Remedy.DELETE_JOB, "its run has ended", alive, END) if alive else None
+        if state.is_cancelling():
+            # Prefect's worker cancels a run while it makes its Job, the pod once it has begun, and nobody in between.
+            if run.start_time is None:
+                return Mismatch(run, Remedy.CANCEL, "Cancelled before it began.", alive, timedelta(0))
+            if alive:
+                why = f"Cancelled; its pod did not end within {END.seconds} s."
+                return Mismatch(run, Remedy.CANCEL, why, alive, END)
+            return Mismatch(run, Remedy.CANCEL, "Cancelled; its Job has ended.")
         if alive:
             known = run.infrastructure_pid == f"{alive.namespace}:{alive.name}"
             return None if known or not state.is_pending() else Mismatch(run, Remedy.REMEMBER, "", alive)
         ended = next((job for job in jobs if job.ended), None)
-        if state.is_cancelling():
-            return Mismatch(run, Remedy.CANCEL, "Cancelled: its Job has ended.")
         if ended:
             what = f"Its Job {ended.name} has ended without a word from the run: {ended.ended}"
             return Mismatch(run, Remedy.CRASH, f"{what}. Retry the run; it resumes.", ended)
