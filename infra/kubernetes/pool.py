@@ -7,89 +7,53 @@ its key with it, which is how a run without GPUs has none in its limits. Sources
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
 from typing import Any
 
-from configs.cluster import Cluster, Resources
+from configs.cluster import Resources
 from configs.problems import Problem, UserError
 from configs.quantity import parse_quantity
-from configs.storage import DirectoryStorage, MountStorage, SmbStorage, Storage
+from infra.kubernetes.environment import login_variables
+from infra.kubernetes.manifests import ENVIRONMENT, IMAGE_HOME, IMAGE_USER, labels, pod_security
+from infra.kubernetes.platform.share import share_volumes
+from infra.kubernetes.platform.wanted import Wanted
 from infra.kubernetes.pool_variables import variables
-from infra.stack.environment import HEARTBEAT_S, QUIET
 
-POOL = "kubernetes"
-CODE = PurePosixPath("/opt/mlops")
-CACHE = PurePosixPath("/cache")
-SHARE = PurePosixPath("/share")
-USER_ID = 10001
+CODE = "/opt/mlops"
+CACHE = "/cache"
+RUN = "run"
+"""Component of the Jobs of flow runs."""
 GRACE_S = 60
 """Seconds between SIGTERM and SIGKILL: the stage has 20, the last copy of its checkpoint 20, the engine the rest."""
-LABELS = {
-    "app.kubernetes.io/part-of": "mlops",
-    "app.kubernetes.io/component": "run",
-    "app.kubernetes.io/managed-by": "mlops",
-}
-ENVIRONMENT, CREDENTIALS, SHARE_LOGIN, REGISTRY_LOGIN = (
-    "mlops-environment",
-    "mlops-credentials",
-    "mlops-share",
-    "mlops-registry",
-)
-SHARE_CLAIM, SHARE_PASSWORD = "mlops-share", "SHARE_PASSWORD"
 
 
-def base_job_template(
-    cluster: Cluster, storage: Storage, image: str, *, registry_login: bool = False
-) -> dict[str, Any]:
-    """Return the pool's base job template: the Job's manifest and the form of what may be set about it.
-
-    Args:
-        storage: the site's share; the cluster's own section ``share`` goes before it.
-        image: the default image, by digest.
-        registry_login: pulling it needs the Secret ``mlops-registry``.
+def base_job_template(wanted: Wanted) -> dict[str, Any]:
+    """Return the pool's base job template: the Job's manifest, and the form of what may be set about it.
 
     Raises:
-        UserError: pods cannot reach the share, or resources contradict each other.
+        UserError: the site's resources contradict each other.
     """
-    training = cluster.training
-    _check(training)
-    share = pod_share(cluster.share or storage)
-    secrets = [{"name": REGISTRY_LOGIN}] if registry_login else []
+    _check(wanted.cluster.training)
     return {
         "job_configuration": {
             "name": "{{ name }}",
             "command": "{{ command }}",
             "namespace": "{{ namespace }}",
-            "labels": LABELS,
+            "labels": labels(RUN),
             "annotations": {},
-            "env": _fixed_environment(share),
-            "job_manifest": _job(share),
+            "env": dict(_VARIABLES),
+            "job_manifest": _job(wanted),
         },
-        "variables": variables(cluster, image, secrets),
+        "variables": variables(wanted.cluster, wanted.image, list(wanted.pull_secrets)),
     }
 
 
-def pod_share(storage: Storage) -> Storage:
-    """Return the share as a pod reaches it: through its claim at ``/share``, or by ``smb://`` with a Secret's password.
-
-    Raises:
-        UserError: it is a folder below a checkout, which no pod has.
-    """
-    if isinstance(storage, SmbStorage):
-        login = {"password": {"environment": SHARE_PASSWORD}}
-        return SmbStorage.model_validate(storage.model_dump(mode="json", exclude={"password"}) | login)
-    if isinstance(storage, MountStorage):
-        # What the kernel names as the source is the node's business: the sentinel tells that it is the share.
-        return storage.model_copy(update={"path": SHARE, "source": None})
-    if not storage.path.is_absolute():
-        raise UserError(
-            Problem(
-                "configs/site.yaml storage.path",
-                f"is {storage.path}, a folder of one checkout, which pods cannot reach",
-                "name a share of kind smb or mount there, or under cluster.share",
-            )
-        )
-    return DirectoryStorage(path=SHARE)
+_VARIABLES = {
+    "MLOPS_CACHE": CACHE,
+    # The worker hands its own settings on, its folders among them.
+    "PREFECT_HOME": f"{IMAGE_HOME}/prefect",
+    "PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR": "reschedule",
+}
+"""Variables of every run besides those of the ConfigMap."""
 
 
 def _check(training: Resources) -> None:
@@ -103,26 +67,12 @@ def _check(training: Resources) -> None:
         )
 
 
-def _fixed_environment(share: Storage) -> dict[str, str]:
-    """Variables of every run; none of them is secret."""
-    return {
-        **QUIET,
-        "MLOPS_HOME": str(CODE / ".mlops"),
-        "MLOPS_CACHE": str(CACHE),
-        "MLOPS_SHARE": share.model_dump_json(exclude_none=True),
-        # The worker hands its own settings on, its folder among them.
-        "PREFECT_HOME": str(CODE / ".mlops" / "prefect"),
-        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S),
-        "PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR": "reschedule",
-    }
-
-
-def _job(share: Storage) -> dict[str, Any]:
+def _job(wanted: Wanted) -> dict[str, Any]:
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {
-            "labels": LABELS,
+            "labels": labels(RUN),
             "annotations": {},
             "namespace": "{{ namespace }}",
             "generateName": "{{ name }}-",
@@ -132,22 +82,18 @@ def _job(share: Storage) -> dict[str, Any]:
             "backoffLimit": 0,
             "ttlSecondsAfterFinished": "{{ ttl_s }}",
             "activeDeadlineSeconds": "{{ deadline_s }}",
-            "template": {"metadata": {"labels": LABELS}, "spec": _pod(share)},
+            "template": {"metadata": {"labels": labels(RUN)}, "spec": _pod(wanted)},
         },
     }
 
 
-def _pod(share: Storage) -> dict[str, Any]:
-    claimed = not isinstance(share, SmbStorage)
-    mounts = [
-        {"name": "cache", "mountPath": str(CACHE)},
-        {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 the pod's shared memory
-        *([{"name": "share", "mountPath": str(SHARE)}] if claimed else []),
-    ]
-    volumes: list[dict[str, Any]] = [
+def _pod(wanted: Wanted) -> dict[str, Any]:
+    share, share_mounts = share_volumes(wanted.share, csi_smb=wanted.csi_smb)
+    cache = {"name": "cache", "mountPath": CACHE}
+    shm = {"name": "shm", "mountPath": "/dev/shm"}  # noqa: S108 the pod's shared memory
+    volumes = [
         {"name": "cache", "hostPath": {"path": "{{ cache }}", "type": "DirectoryOrCreate"}},
         {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "{{ shm }}"}},
-        *([{"name": "share", "persistentVolumeClaim": {"claimName": SHARE_CLAIM}}] if claimed else []),
     ]
     amounts = {"cpu": "{{ cpu }}", "memory": "{{ memory }}"}
     return {
@@ -167,17 +113,10 @@ def _pod(share: Storage) -> dict[str, Any]:
                 "maxSkew": 1,
                 "topologyKey": "kubernetes.io/hostname",
                 "whenUnsatisfiable": "ScheduleAnyway",
-                "labelSelector": {"matchLabels": LABELS},
+                "labelSelector": {"matchLabels": labels(RUN)},
             }
         ],
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": USER_ID,
-            "runAsGroup": USER_ID,
-            "fsGroup": USER_ID,
-            "fsGroupChangePolicy": "OnRootMismatch",
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": pod_security(IMAGE_USER),
         "initContainers": [_cache_owner()],
         "containers": [
             {
@@ -185,15 +124,15 @@ def _pod(share: Storage) -> dict[str, Any]:
                 "image": "{{ image }}",
                 "imagePullPolicy": "{{ image_pull_policy }}",
                 "args": "{{ command }}",
-                "workingDir": str(CODE),
+                "workingDir": CODE,
                 "envFrom": [{"configMapRef": {"name": ENVIRONMENT}}],
-                "env": _own_environment(share),
+                "env": [*login_variables(), *_own_environment()],
                 "resources": {"requests": dict(amounts), "limits": amounts | {"nvidia.com/gpu": "{{ gpus }}"}},
                 "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
-                "volumeMounts": mounts,
+                "volumeMounts": [cache, shm, *share_mounts],
             }
         ],
-        "volumes": volumes,
+        "volumes": [*volumes, *share],
     }
 
 
@@ -206,7 +145,7 @@ def _cache_owner() -> dict[str, Any]:
         "name": "cache-owner",
         "image": "{{ image }}",
         "imagePullPolicy": "{{ image_pull_policy }}",
-        "command": ["sh", "-c", f"chgrp {USER_ID} {CACHE} && chmod 0770 {CACHE}"],
+        "command": ["sh", "-c", f"chgrp {IMAGE_USER} {CACHE} && chmod 0770 {CACHE}"],
         "resources": {
             "requests": {"cpu": "{{ cpu }}", "memory": "32Mi"},
             "limits": {"cpu": "{{ cpu }}", "memory": "32Mi"},
@@ -214,31 +153,20 @@ def _cache_owner() -> dict[str, Any]:
         "securityContext": {
             "runAsNonRoot": False,
             "runAsUser": 0,
-            "runAsGroup": USER_ID,
+            "runAsGroup": IMAGE_USER,
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
-        "volumeMounts": [{"name": "cache", "mountPath": str(CACHE)}],
+        "volumeMounts": [{"name": "cache", "mountPath": CACHE}],
     }
 
 
-def _own_environment(share: Storage) -> list[dict[str, Any]]:
-    """Variables whose values only the cluster knows: logins, and where the run is."""
-    secrets = {
-        "PREFECT_API_AUTH_STRING": (CREDENTIALS, "prefect-auth"),
-        "MLFLOW_TRACKING_USERNAME": (CREDENTIALS, "mlflow-user"),
-        "MLFLOW_TRACKING_PASSWORD": (CREDENTIALS, "mlflow-password"),
-    }
-    if isinstance(share, SmbStorage):
-        secrets[SHARE_PASSWORD] = (SHARE_LOGIN, "password")
+def _own_environment() -> list[dict[str, Any]]:
+    """Variables whose values only the node knows: where the run is, and how many threads its processors are."""
     fields = {"MLOPS_NODE": "spec.nodeName", "MLOPS_POD": "metadata.name"}
     threads = {"containerName": "prefect-job", "resource": "limits.cpu", "divisor": "1"}
     return [
-        *(
-            {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
-            for name, (secret, key) in secrets.items()
-        ),
         *({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()),
         {"name": "OMP_NUM_THREADS", "valueFrom": {"resourceFieldRef": threads}},
     ]

@@ -32,7 +32,7 @@ class Variables(BaseModel):
     gpus: int | None = Field(None, ge=1, title="GPUs", description="nvidia.com/gpu; left out: none")
     shm: Quantity = Field(title="Shared memory", description="The most that /dev/shm may hold; less than memory")
     node_selector: dict[str, str] = Field(description="Labels of the nodes that the run may be on")
-    tolerations: list[dict[str, Any]] = Field(description="Taints that the run puts up with, as Kubernetes writes them")
+    tolerations: list[dict[str, Any]] = Field(description="Taints that the run puts up with")
     cache: str = Field(pattern="^/.", description="The node's folder for DVC's cache, kept between runs")
     priority_class: str = Field(description="Which runs go first")
     service_account: str = Field("mlops-run", description="The account of the pod; it may do nothing in the cluster")
@@ -42,13 +42,13 @@ class Variables(BaseModel):
     ttl_s: int = Field(ge=60, title="Kept for", description="Seconds that a finished Job and its logs are kept")
 
 
-def variables(cluster: Cluster, image: str, pull_secrets: list[dict[str, str]]) -> dict[str, Any]:
+def variables(cluster: Cluster, image: str, pull_secrets: list[str]) -> dict[str, Any]:
     """Return the schema of :class:`Variables` with the site's values as defaults."""
     training = cluster.training
     defaults: dict[str, Any] = {
         "namespace": cluster.namespace,
         "image": image,
-        "image_pull_secrets": pull_secrets,
+        "image_pull_secrets": [{"name": name} for name in pull_secrets],
         "cpu": training.cpu,
         "memory": training.memory,
         "shm": training.shm,
