@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from configs.cluster import Cluster
 from configs.loading import Section, load_model
 from configs.storage import Storage
 
@@ -14,6 +15,7 @@ class Site(Section):
     """A whole site file."""
 
     storage: Storage
+    cluster: Cluster | None = None
 
 
 def load_site(path: str | Path) -> Site:
