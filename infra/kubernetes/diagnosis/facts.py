@@ -140,7 +140,7 @@ class Quota:
 
 @dataclass(frozen=True)
 class Claim:
-    """A volume claim; ``volumes`` are the cluster's volumes of its size or name that could be meant."""
+    """A volume claim; ``wanted`` is the size it asks for."""
 
     name: str
     phase: str
