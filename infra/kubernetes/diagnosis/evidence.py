@@ -45,7 +45,9 @@ def facts_of(snapshot: Snapshot, run_id: str, now: datetime, run: Run | None = N
         run=run,
         jobs=tuple(_job(job, said) for job in jobs),
         pods=tuple(_pod(pod, said, snapshot.logs) for pod in sorted(pods, key=_created)),
-        nodes=None if snapshot.nodes is None else tuple(_node(node, said, snapshot.requested) for node in snapshot.nodes),
+        nodes=None
+        if snapshot.nodes is None
+        else tuple(_node(node, said, snapshot.requested) for node in snapshot.nodes),
         quotas=tuple(_quota(quota) for quota in snapshot.quotas),
         claims=tuple(_claim(claim, said) for claim in snapshot.claims if claim["metadata"]["name"] in claims),
     )

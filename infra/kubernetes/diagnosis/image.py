@@ -87,7 +87,11 @@ def _pull(pod: Pod, container: Container) -> Diagnosis | None:
     if container.waiting not in _PULLING:
         return None
     # The back-off's own text leaves the cause out; the events before it have it.
-    tries = [event for event in pod.said("Failed") if "pull" in event.message.lower() and event.message != "Error: ErrImagePull"]
+    tries = [
+        event
+        for event in pod.said("Failed")
+        if "pull" in event.message.lower() and event.message != "Error: ErrImagePull"
+    ]
     secrets = pod.said("FailedToRetrieveImagePullSecret")[-1:]
     said = next((event.message for event in reversed(tries)), container.waiting_message)
     evidence = tuple(str(event) for event in (*secrets, *tries[-1:])) or (said,)

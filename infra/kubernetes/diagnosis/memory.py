@@ -13,11 +13,23 @@ from infra.kubernetes.diagnosis.record import Category, Diagnosis
 SIGBUS, SIGKILL = 128 + 7, 128 + 9
 KUBELET_SHM = 64 * MIB
 """What a container gets as /dev/shm when nobody mounts one: containerd's and CRI-O's default."""
-_BUS = re.compile(r"Bus error|insufficient shared memory \(shm\)|SIGBUS|signal 7\b|exit(?:ed| status| code)?:? -7\b|exit status 135")
-_SPACE = re.compile(r"No space left on device.*(/dev/shm|torch_|psm_)|(/dev/shm|torch_).*No space left on device|shm_open|unable to (?:open|mmap|write).*shared memory")  # fmt: skip
-_CUDA = re.compile(r"CUDA out of memory|torch\.(?:cuda\.)?OutOfMemoryError|CUBLAS_STATUS_ALLOC_FAILED|CUDA error: out of memory")  # fmt: skip
-_HOST = re.compile(r"^MemoryError|can't allocate memory|Cannot allocate memory|std::bad_alloc|Unable to allocate .+ for an array")  # fmt: skip
-_KILLED = re.compile(r"died with <Signals\.SIGKILL|signal 9\b|SIGKILL|exit status 137|exit(?:ed| status| code)?:? -9\b|^Killed$|killed by signal: Killed")  # fmt: skip
+_BUS = re.compile(
+    r"Bus error|insufficient shared memory \(shm\)|SIGBUS|signal 7\b|exit(?:ed| status| code)?:? -7\b|exit status 135"
+)
+_SPACE = re.compile(
+    r"No space left on device.*(/dev/shm|torch_|psm_)|(/dev/shm|torch_).*No space left on device|shm_open|"
+    r"unable to (?:open|mmap|write).*shared memory"
+)
+_CUDA = re.compile(
+    r"CUDA out of memory|torch\.(?:cuda\.)?OutOfMemoryError|CUBLAS_STATUS_ALLOC_FAILED|CUDA error: out of memory"
+)
+_HOST = re.compile(
+    r"^MemoryError|can't allocate memory|Cannot allocate memory|std::bad_alloc|Unable to allocate .+ for an array"
+)
+_KILLED = re.compile(
+    r"died with <Signals\.SIGKILL|signal 9\b|SIGKILL|exit status 137|exit(?:ed| status| code)?:? -9\b|^Killed$|"
+    r"killed by signal: Killed"
+)
 NEAR = timedelta(minutes=2)
 
 
@@ -34,8 +46,7 @@ def shm(facts: Facts) -> Diagnosis | None:
     if facts.run and facts.run.kind in ("FAILED", "CRASHED"):
         lines = _lines([facts.run.message, *facts.run.log], _BUS, _SPACE)
         if lines:
-            pod = facts.pods[-1] if facts.pods else None
-            return _shm(pod, pod.containers[-1] if pod and pod.containers else None, lines)
+            return _shm(*_newest(facts), lines)
     return None
 
 
@@ -69,13 +80,11 @@ def out_of_memory(facts: Facts) -> Diagnosis | None:
                 return _node_oom(pod, container, system)
         for container in pod.containers:
             if container.ended is None or container.ended.exit_code:
-                found = _told(pod, container, container.log, certain=False)
+                found = _told(container, container.log)
                 if found is not None and container.ended is not None:
                     return found
     if facts.run and facts.run.kind in ("FAILED", "CRASHED"):
-        pod = facts.pods[-1] if facts.pods else None
-        container = pod.containers[-1] if pod and pod.containers else None
-        return _told(pod, container, [facts.run.message, *facts.run.log], certain=False)
+        return _told(_newest(facts)[1], [facts.run.message, *facts.run.log])
     return None
 
 
@@ -98,16 +107,19 @@ def _killed(facts: Facts, pod: Pod, container: Container, ended: Ended) -> Diagn
 
 def _node_oom(pod: Pod, container: Container, system: tuple[Event, ...]) -> Diagnosis:
     asked = f"asked for {size(container.memory_request)}" if container.memory_request else "asked for none"
-    limit = f"its limit of {size(container.memory_limit)} was not the one" if container.memory_limit else "it had no limit"
+    limit = (
+        f"its limit of {size(container.memory_limit)} was not the one" if container.memory_limit else "it had no limit"
+    )
     return Diagnosis(
         Category.OUT_OF_MEMORY,
         f"Node {pod.node} itself ran out of memory and killed the run's container, which {asked}; {limit}.",
-        tuple(str(event) for event in system[-2:]) or (f"{container.name} ended: OOMKilled, without a limit of its own",),
+        tuple(str(event) for event in system[-2:])
+        or (f"{container.name} ended: OOMKilled, without a limit of its own",),
         "set memory to what the run really needs, so that the node is not promised twice",
     )
 
 
-def _told(pod: Pod | None, container: Container | None, log: Iterable[str], *, certain: bool) -> Diagnosis | None:
+def _told(container: Container | None, log: Iterable[str]) -> Diagnosis | None:
     log = list(log)
     if lines := _lines(log, _CUDA):
         return Diagnosis(
@@ -129,12 +141,18 @@ def _told(pod: Pod | None, container: Container | None, log: Iterable[str], *, c
     if killed and limit:
         return Diagnosis(
             Category.OUT_OF_MEMORY,
-            f"A process of the run was killed, most likely because the container reached its memory limit of {size(limit)}.",
+            f"A process of the run was killed, most likely as the container reached its memory limit of {size(limit)}.",
             killed[-2:],
             "raise memory in the deployment or cluster.training; with cgroups of version 1 only a process dies,"
             " not the container",
         )
     return None
+
+
+def _newest(facts: Facts) -> tuple[Pod | None, Container | None]:
+    """Return the newest pod and its last container, where there are any."""
+    pod = facts.pods[-1] if facts.pods else None
+    return pod, pod.containers[-1] if pod and pod.containers else None
 
 
 def _system_oom(node: Node | None, at: datetime | None) -> tuple[Event, ...]:

@@ -58,7 +58,8 @@ def _taken(facts: Facts, pod: Pod) -> Diagnosis | None:
     reason = target.reason if target and target.status == "True" else ""
     words = _pod_words(pod)
     if pod.reason in ("Terminated", "NodeShutdown", "Shutdown") or (
-        reason == "TerminationByKubelet" and "shutdown" in f"{pod.reason} {pod.message} {target.message if target else ''}".lower()
+        reason == "TerminationByKubelet"
+        and "shutdown" in f"{pod.reason} {pod.message} {target.message if target else ''}".lower()
     ):
         return Diagnosis(
             Category.NODE_SHUTDOWN,
@@ -69,7 +70,14 @@ def _taken(facts: Facts, pod: Pod) -> Diagnosis | None:
             avoid=(pod.node,),
         )
     if reason == "PreemptionByScheduler" or pod.reason == "Preempted" or pod.said("Preempted"):
-        by = next((m.group(1) for event in pod.said("Preempted") if (m := re.search(r"[Pp]reempted by (\S+)", event.message))), "")
+        by = next(
+            (
+                m.group(1)
+                for event in pod.said("Preempted")
+                if (m := re.search(r"[Pp]reempted by (\S+)", event.message))
+            ),
+            "",
+        )
         return Diagnosis(
             Category.PREEMPTED,
             f"A pod of higher priority{f' ({by})' if by else ''} took the place of the run's on {pod.node}.",
@@ -113,7 +121,7 @@ def _taken(facts: Facts, pod: Pod) -> Diagnosis | None:
 def _evicted(facts: Facts, pod: Pod, words: tuple[str, ...]) -> Diagnosis:
     message = " ".join([pod.message, *(event.message for event in pod.said("Evicted"))])
     over = re.search(
-        r"(?:exceeds the total limit of containers|Container \S+ exceeded its local ephemeral storage limit) ['\"]?([\w.]+)",
+        r"(?:exceeds the total limit of containers|exceeded its local ephemeral storage limit) ['\"]?([\w.]+)",
         message,
     )
     volume = re.search(r"Usage of EmptyDir volume \"([^\"]+)\" exceeds the limit \"([^\"]+)\"", message)
@@ -201,5 +209,3 @@ def _pod_words(pod: Pod) -> tuple[str, ...]:
     ]
     words += [str(event) for event in kept[-3:]]
     return tuple(words)
-
-

@@ -38,10 +38,10 @@ def refused(facts: Facts) -> Diagnosis | None:
 def _quota(facts: Facts, event: Event) -> Diagnosis:
     match = re.search(r"exceeded quota: ([\w.-]+), requested: (\S+), used: (\S+), limited: (\S+)", event.message)
     if match is None:
-        name = re.search(r"failed quota: ([\w.-]+): must specify (.+?)(?: for|$)", event.message)
+        unsaid = re.search(r"failed quota: ([\w.-]+): must specify (.+?)(?: for|$)", event.message)
         what = "The pod does not say what it needs, and the namespace's quota demands it."
-        if name:
-            what = f"The pod does not say its {name.group(2)}, and quota {name.group(1)} demands it."
+        if unsaid:
+            what = f"The pod does not say its {unsaid.group(2)}, and quota {unsaid.group(1)} demands it."
         return Diagnosis(Category.QUOTA, what, (str(event),), "set cpu and memory of the deployment")
     name, asked, used, limited = (match.group(number) for number in range(1, 5))
     quota = next((quota for quota in facts.quotas if quota.name == name), None)
@@ -211,7 +211,9 @@ def _spare(node: Node, resource: str) -> str:
 
 
 def _more_room(wishes: dict[str, float], nodes: list[Node]) -> str:
-    hopeless = [name for name, value in wishes.items() if all(node.allocatable.get(name, 0.0) < value for node in nodes)]
+    hopeless = [
+        name for name, value in wishes.items() if all(node.allocatable.get(name, 0.0) < value for node in nodes)
+    ]
     if GPU in hopeless and not any(GPU in node.allocatable for node in nodes):
         return "no node offers GPUs: install the NVIDIA device plugin, or set gpus to 0"
     if hopeless:

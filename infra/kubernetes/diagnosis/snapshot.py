@@ -56,7 +56,8 @@ def read_runs(client: Client, namespace: str) -> Snapshot:
 
     ours = _labelled(RUN, GANG_RUN)
     return Snapshot(
-        jobs=_dicts(client.list(Job, namespace=namespace), ours), pods=_dicts(client.list(Pod, namespace=namespace), ours)
+        jobs=_dicts(client.list(Job, namespace=namespace), ours),
+        pods=_dicts(client.list(Pod, namespace=namespace), ours),
     )
 
 
@@ -117,7 +118,7 @@ def _logs(client: Client, namespace: str, pods: Iterable[Object]) -> dict[str, l
 
 
 def _tail(client: Client, namespace: str, pod: str, container: str) -> list[str]:
-    lines = client.log(pod, namespace=namespace, container=container, tail_lines=TAIL, limit_bytes=64_000)
+    lines = client.log(pod, namespace=namespace, container=container, tail_lines=TAIL)
     return [kept for line in lines if (kept := clean_line(line))]
 
 

@@ -26,8 +26,8 @@ _CIFS: tuple[tuple[str, str, str, bool], ...] = (
         False,
     ),
     (
-        r"mount error\((112|113|110|111|101|115)\)|return code = -(112|113|110|111|101)\b|Host is down|No route to host|"
-        r"could not resolve address|Unable to find suitable address",
+        r"mount error\((112|113|110|111|101|115)\)|return code = -(112|113|110|111|101)\b|"
+        r"Host is down|No route to host|could not resolve address|Unable to find suitable address",
         "the share's server does not answer",
         f"look whether the Samba server runs and port 445 is open: {_STATUS}; the kubelet tries again by itself",
         True,
@@ -66,7 +66,9 @@ def missing(facts: Facts) -> Diagnosis | None:
             return _missing(container.waiting_message, (f"{container.waiting}: {container.waiting_message}",))
         if pod.phase == "Pending" and pod.node:
             for event in pod.said("FailedMount")[-1:]:
-                if re.search(r'(secret|configmap) "[^"]+" not found|references non-existent (secret|config) key', event.message):
+                if re.search(
+                    r'(secret|configmap) "[^"]+" not found|references non-existent (secret|config) key', event.message
+                ):
                     return _missing(event.message, (str(event),))
     return None
 
