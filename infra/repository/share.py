@@ -1,8 +1,9 @@
 """The share of a checkout: which one it is, how DVC is told of it, and whether it is there.
 
 ``configs/site.yaml`` says which; ``--share`` chooses another for one checkout; an address set by hand with ``dvc remote
-modify`` is left alone. DVC's remote ``share`` is configured from that here and nowhere else: its address goes to
-``.dvc/config.local``, its password to the environment of the DVC command that needs it, and to no other place.
+modify`` is left alone; ``MLOPS_SHARE`` tells a pod how it reaches the site's share. DVC's remote ``share`` is
+configured from that here and nowhere else: its address goes to ``.dvc/config.local``, its password to the environment
+of the DVC command that needs it, and to no other place.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from configs.problems import Problem, UserError
 from configs.site import SITE_FILE, load_site
-from configs.storage import MountStorage, SmbStorage, Storage
+from configs.storage import STORAGE, MountStorage, SmbStorage, Storage
 from infra.repository import dvc_config
 from infra.repository.dvc import Dvc, ShareError
 from infra.repository.share_choice import Record, read_record, write_record
@@ -26,6 +29,8 @@ from infra.stack import rest
 REMOTE = "share"
 OPTIONS = ("url", "user", "domain", "encrypt")
 """Options of the remote that are ours to set; others stay as they are."""
+ENVIRONMENT = "MLOPS_SHARE"
+"""A section ``storage`` as JSON: the share as a pod reaches it, which need not be as the site's machines do."""
 
 
 class Origin(StrEnum):
@@ -34,6 +39,7 @@ class Origin(StrEnum):
     SITE = SITE_FILE
     CHOSEN = "chosen for this checkout"
     DVC = "set by hand with dvc"
+    POD = "given to this pod"
 
 
 @dataclass(frozen=True)
@@ -126,6 +132,8 @@ def open_share(root: Path, home: Path, *, credentials: bool = True) -> Share:
 
 
 def _decided(root: Path, record: Record) -> tuple[Storage | None, Origin]:
+    if given := os.environ.get(ENVIRONMENT):
+        return _given(given), Origin.POD
     local = dvc_config.remote(root, REMOTE, dvc_config.LOCAL)
     by_hand = "url" in local and local["url"] != record.applied.get("url")
     if by_hand or dvc_config.default_remote(root) not in (REMOTE, None):
@@ -135,6 +143,14 @@ def _decided(root: Path, record: Record) -> tuple[Storage | None, Origin]:
     if (root / SITE_FILE).exists():
         return load_site(root / SITE_FILE).storage, Origin.SITE
     return None, Origin.DVC
+
+
+def _given(text: str) -> Storage:
+    try:
+        return STORAGE.validate_json(text)
+    except ValidationError as error:
+        told = "; ".join(str(detail["msg"]) for detail in error.errors())
+        raise UserError(Problem(ENVIRONMENT, f"is no section `storage`: {told}", "apply the platform again")) from None
 
 
 def _smb_settings(storage: SmbStorage) -> dict[str, str]:
