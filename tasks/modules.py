@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 
 from configs.problems import Problem, UserError, printed_error
+from infra.events import EventReader
 from infra.process import run_guarded
-from tasks.events import EventReader, told
+from tasks.events import told
 from tasks.job import Job
 from tasks.verbs import log
 

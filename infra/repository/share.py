@@ -9,7 +9,6 @@ of the DVC command that needs it, and to no other place.
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -20,11 +19,11 @@ from pydantic import ValidationError
 from configs.problems import Problem, UserError
 from configs.site import SITE_FILE, load_site
 from configs.storage import STORAGE, MountStorage, SmbStorage, Storage
+from infra.password import password_path, read_password
 from infra.repository import dvc_config
 from infra.repository.dvc import Dvc, ShareError
 from infra.repository.share_choice import Record, read_record, write_record
 from infra.samba.sentinel import check_mounted
-from infra.stack import rest
 
 REMOTE = "share"
 OPTIONS = ("url", "user", "domain", "encrypt")
@@ -167,40 +166,16 @@ def _smb_settings(storage: SmbStorage) -> dict[str, str]:
 def _login(storage: SmbStorage, root: Path, home: Path) -> dict[str, str]:
     """Return the variables that log a DVC process in; empty ones take away what this process may have."""
     variables = {"DVC_SMB_USER": storage.account, "DVC_SMB_PASSWORD": "", "DVC_SMB_PASSWORD_FILE": ""}
-    reference = storage.password
     what = f"password of {storage.account} at {storage.place.server}"
-    if reference.file is not None:
-        path = dvc_config.absolute(root, reference.file)
-        _check_private(path, what)
+    password = read_password(
+        storage.password, what, root, home, otherwise=", or choose the share again: mlops up --share ..."
+    )
+    path = password_path(storage.password, root)
+    if path is not None:
         variables["DVC_SMB_PASSWORD_FILE"] = str(path)
-    elif reference.environment is not None:
-        value = os.environ.get(reference.environment)
-        if not value:
-            remedy = f"set it before `mlops up`, so that the worker has it: export {reference.environment}=..."
-            raise UserError(Problem(what, f"the variable {reference.environment} is not set", remedy))
-        variables["DVC_SMB_PASSWORD"] = value
     else:
-        name = str(reference.prefect_secret)
-        try:
-            variables["DVC_SMB_PASSWORD"] = rest.prefect_secret(home, name)
-        except rest.UnreachableError as error:
-            remedy = f"start Prefect (mlops up), and make a Secret block named {name} in its UI, under Blocks"
-            raise UserError(Problem(what, str(error), remedy)) from None
+        variables["DVC_SMB_PASSWORD"] = password
     return variables
-
-
-def _check_private(path: Path, what: str) -> None:
-    try:
-        mode = path.stat().st_mode
-        filled = bool(path.read_text(encoding="utf-8").rstrip("\r\n"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "is no text"
-        remedy = f"write it there (chmod 600 {path}), or choose the share again: mlops up --share ..."
-        raise UserError(Problem(what, f"{path} cannot be read: {reason}", remedy)) from None
-    if not filled:
-        raise UserError(Problem(what, f"{path} is empty", "write the password alone into it"))
-    if stat.S_IMODE(mode) & 0o077:
-        raise UserError(Problem(what, f"others can read {path}", f"chmod 600 {path}, and change the password"))
 
 
 def _without_account(url: str) -> str:
