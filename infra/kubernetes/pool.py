@@ -103,7 +103,6 @@ def _pod(wanted: Wanted) -> dict[str, Any]:
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": GRACE_S,
         "serviceAccountName": "{{ service_account }}",
-        "automountServiceAccountToken": False,
         "priorityClassName": "{{ priority_class }}",
         "imagePullSecrets": "{{ image_pull_secrets }}",
         "nodeSelector": "{{ node_selector }}",
