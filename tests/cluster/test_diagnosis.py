@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from certificates import Authority
-from registries import PASSWORD, USER, DockerRegistry
-from troubles import BUS, EAT, IMAGE, RAISE, claim, job, login, memory_shm, own_address, quota, volume
+from registries import DockerRegistry
+from troubles import BUS, EAT, RAISE, claim, job, memory_shm, own_address, quota, volume
 from watching import Watched
 
-from configs.cluster import Cluster
-from infra.kubernetes.client import connect
 from infra.kubernetes.diagnosis.record import Category
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
@@ -188,22 +188,28 @@ def test_deadline(watched: Watched) -> None:
 
 
 def test_prefect_unreachable(watched: Watched) -> None:
-    watched.kind = "PENDING"
-    code = "import urllib.request; urllib.request.urlopen('http://prefect.nowhere:4200/api/flow_runs')"
+    code = """
+        import time, urllib.request
+        for attempt in range(600):
+            try:
+                urllib.request.urlopen("http://prefect.nowhere:4200/api/health")
+            except OSError as error:
+                print(f"Failed to reach API at http://prefect.nowhere:4200/api: {error}", flush=True)
+            time.sleep(1)
+    """
     watched.make(job(watched.run, "prefect", code))
-    watched.told(Category.PREFECT_UNREACHABLE, "cannot be reached")
+    assert watched.told(Category.PREFECT_UNREACHABLE, "cannot be reached").passing
 
 
 def test_evicted_by_request(watched: Watched) -> None:
     from lightkube.models.meta_v1 import ObjectMeta
     from lightkube.resources.core_v1 import Pod
-    from lightkube.models.policy_v1 import Eviction
 
     watched.kind = "RUNNING"
-    watched.make(job(watched.run, "drain", terminationGracePeriodSeconds=20, container={"command": STUBBORN}))
+    watched.make(job(watched.run, "drain", terminationGracePeriodSeconds=20, command=STUBBORN))
     pod = _running(watched)
-    eviction = Eviction(metadata=ObjectMeta(name=pod, namespace=watched.namespace))
-    watched.client.create(Pod.Eviction(**eviction.__dict__), pod, namespace=watched.namespace)
+    eviction = Pod.Eviction(metadata=ObjectMeta(name=pod, namespace=watched.namespace))
+    watched.client.create(eviction, pod, namespace=watched.namespace)
     assert watched.told(Category.EVICTED, "kubectl drain").passing
 
 
@@ -221,27 +227,54 @@ def test_pod_deleted(watched: Watched) -> None:
 
 
 def test_preempted(watched: Watched) -> None:
+    """By a pod of higher priority, over a resource that only this test asks for."""
     watched.kind = "RUNNING"
-    high = {
-        "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass",
-        "metadata": {"name": f"{watched.namespace}-high"}, "value": 1000,
-    }  # fmt: skip
-    watched.make(high)
-    watched.make(job(watched.run, "low", terminationGracePeriodSeconds=20, container={"command": STUBBORN}))
-    pod = _running(watched)
-    node = next(found for found in watched.facts().pods if found.name == pod).node
-    # One resource of this node that the cluster counts, and that nobody else uses.
-    pytest.skip(f"needs a resource of its own on {node}")
+    resource = f"example.com/{watched.namespace}"
+    high = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "value": 1000}
+    watched.make({**high, "metadata": {"name": f"{watched.namespace}-high"}})
+    resources = {"limits": {resource: "1"}}
+    node = next(node.name for node in watched.facts().nodes or () if node.ready)
+    with _offered(watched, node, resource):
+        low = {"resources": resources, "terminationGracePeriodSeconds": 20, "command": STUBBORN}
+        watched.make(job(watched.run, "low", **low))
+        _running(watched)
+        watched.make(job("another", "high", resources=resources, priorityClassName=f"{watched.namespace}-high"))
+        assert watched.told(Category.PREEMPTED, "higher priority", node).passing
 
 
-def test_node_taint_no_execute(watched: Watched) -> None:
-    from lightkube.models.core_v1 import Taint
+@contextlib.contextmanager
+def _offered(watched: Watched, node: str, resource: str) -> Iterator[None]:
+    """One piece of ``resource`` on ``node``, as a device plugin would offer it."""
     from lightkube.resources.core_v1 import Node
 
+    def offer(count: str | None) -> None:
+        status = {"status": {"capacity": {resource: count}, "allocatable": {resource: count}}}
+        watched.client.patch(Node.Status, node, status)
+
+    offer("1")
+    try:
+        yield
+    finally:
+        offer(None)
+
+
+def test_node_lost(watched: Watched) -> None:
+    """Needs a node that may be taken away for two minutes, and two commands that stop and start its kubelet."""
+    node, stop, start = (os.environ.get(f"MLOPS_TEST_{name}", "") for name in ("NODE", "NODE_STOP", "NODE_START"))
+    if not (node and stop and start):
+        pytest.skip("no node may be taken away: MLOPS_TEST_NODE, MLOPS_TEST_NODE_STOP, MLOPS_TEST_NODE_START")
     watched.kind = "RUNNING"
-    watched.make(job(watched.run, "taint", terminationGracePeriodSeconds=20, container={"command": STUBBORN}))
-    pod = _running(watched)
-    assert pod, Taint and Node
+    leave = [{"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute"}]
+    leave[0]["tolerationSeconds"] = 5  # type: ignore[assignment]
+    watched.make(job(watched.run, "lost", nodeName=node, tolerations=leave))
+    _running(watched)
+    subprocess.run(["sh", "-c", stop], check=True, timeout=30)
+    try:
+        found = watched.told(Category.NODE_LOST, node, "does not answer")
+    finally:
+        subprocess.run(["sh", "-c", start], check=True, timeout=30)
+    assert found.passing
+    assert found.avoid == (node,)
 
 
 def _running(watched: Watched) -> str:
