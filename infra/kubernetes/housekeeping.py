@@ -112,7 +112,7 @@ async def _runs(
 
 
 async def _jobs(api: ApiClient, namespace: str) -> dict[UUID, list[Job]]:
-    answer = await BatchV1Api(api).list_namespaced_job(
+    answer: Any = await BatchV1Api(api).list_namespaced_job(
         namespace, label_selector=LABEL, _preload_content=False, _request_timeout=20
     )
     manifests: dict[str, Any] = json.loads(await answer.read())
@@ -126,7 +126,7 @@ async def _jobs(api: ApiClient, namespace: str) -> dict[UUID, list[Job]]:
 async def api_client() -> ApiClient:
     """As Prefect's worker finds it: the pod's service account, else the user's kubeconfig."""
     try:
-        config.load_incluster_config()
+        config.load_incluster_config()  # type: ignore[no-untyped-call]
         return ApiClient()
     except config.ConfigException:
         return await config.new_client_from_config()

@@ -40,17 +40,19 @@ class Job:
     name: str
     namespace: str
     ended: str
+    created: str = ""
     deleted: bool = False
 
     @classmethod
     def read(cls, manifest: Mapping[str, Any]) -> Job:
         """Of a Job as the API gives it."""
         ended = ""
-        for condition in manifest.get("status", {}).get("conditions", []):
+        for condition in (manifest.get("status") or {}).get("conditions") or []:
             if condition["type"] in ("Complete", "Failed") and condition["status"] == "True":
                 ended = condition.get("message") or condition.get("reason") or str(condition["type"])
         metadata = manifest["metadata"]
-        return cls(metadata["name"], metadata["namespace"], ended, "deletionTimestamp" in metadata)
+        deleted = bool(metadata.get("deletionTimestamp"))
+        return cls(metadata["name"], metadata["namespace"], ended, metadata.get("creationTimestamp") or "", deleted)
 
 
 @dataclass(frozen=True)
@@ -109,10 +111,11 @@ class Lost:
         if alive:
             known = run.infrastructure_pid == f"{alive.namespace}:{alive.name}"
             return None if known or not state.is_pending() else Mismatch(run, Remedy.REMEMBER, "", alive)
-        ended = next((job for job in jobs if job.ended), None)
+        if state.is_pending():
+            # Jobs that have ended may be those of earlier tries: whoever makes this one's finds out.
+            return Mismatch(run, Remedy.TAKE_OVER, "taken by a former worker, without a Job")
+        ended = max((job for job in jobs if job.ended), key=lambda job: job.created, default=None)
         if ended:
             what = f"Its Job {ended.name} has ended without a word from the run: {ended.ended}"
             return Mismatch(run, Remedy.CRASH, f"{what}. Retry the run; it resumes.", ended)
-        if state.is_pending():
-            return Mismatch(run, Remedy.TAKE_OVER, "taken by a former worker, without a Job")
         return Mismatch(run, Remedy.CRASH, "Its Job is gone from the cluster. Retry the run; it resumes.")
