@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -11,8 +12,8 @@ from pathlib import Path
 
 import pytest
 from certificates import Authority
-from registries import DockerRegistry
-from troubles import BUS, EAT, RAISE, claim, job, memory_shm, own_address, quota, volume
+from registries import PASSWORD, USER, DockerRegistry
+from troubles import BUS, EAT, RAISE, claim, job, login, memory_shm, own_address, quota, volume
 from watching import Watched
 
 from infra.kubernetes.diagnosis.record import Category
@@ -45,6 +46,60 @@ def test_registry_unknown_authority(watched: Watched, tmp_path: Path) -> None:
         watched.make(job(watched.run, "tls", image=f"{running.address}/mlops:1"))
         found = watched.told(Category.REGISTRY_TLS, "does not know the authority")
     assert not found.passing
+
+
+def test_registry_certificate_expired(watched: Watched, tmp_path: Path) -> None:
+    with registry(tmp_path, watched, days=-1) as running, known(running, tmp_path):
+        watched.make(job(watched.run, "expired", image=f"{running.address}/mlops:1"))
+        watched.told(Category.REGISTRY_TLS, "has expired")
+
+
+def test_registry_certificate_of_another_name(watched: Watched, tmp_path: Path) -> None:
+    with registry(tmp_path, watched, name="registry.example") as running, known(running, tmp_path):
+        watched.make(job(watched.run, "name", image=f"{running.address}/mlops:1"))
+        watched.told(Category.REGISTRY_TLS, "for another name")
+
+
+def test_image_not_in_the_registry(watched: Watched, tmp_path: Path) -> None:
+    with registry(tmp_path, watched) as running, known(running, tmp_path):
+        watched.make(login("good", running.address, USER, PASSWORD))
+        image = f"{running.address}/mlops:missing"
+        watched.make(job(watched.run, "missing", image=image, imagePullSecrets=[{"name": "good"}]))
+        assert not watched.told(Category.IMAGE_NOT_FOUND, f"{image} does not exist").passing
+
+
+def test_pull_with_a_wrong_password(watched: Watched, tmp_path: Path) -> None:
+    with registry(tmp_path, watched) as running, known(running, tmp_path):
+        watched.make(login("bad", running.address, USER, "not-the-password"))
+        image = f"{running.address}/mlops:1"
+        watched.make(job(watched.run, "denied", image=image, imagePullSecrets=[{"name": "bad"}]))
+        found = watched.told(Category.PULL_DENIED, "refuses the login")
+    assert "not-the-password" not in found.text()
+
+
+def test_pull_without_its_secret(watched: Watched, tmp_path: Path) -> None:
+    with registry(tmp_path, watched) as running, known(running, tmp_path):
+        image = f"{running.address}/mlops:1"
+        watched.make(job(watched.run, "secretless", image=image, imagePullSecrets=[{"name": "mlops-registry"}]))
+        watched.told(Category.PULL_DENIED, "pull secret mlops-registry is missing")
+
+
+@contextlib.contextmanager
+def known(running: DockerRegistry, folder: Path) -> Iterator[None]:
+    """Make the registry's authority known to containerd on all nodes."""
+    places = [Path(place) for place in os.environ.get("MLOPS_TEST_CERTS_D", "").split(os.pathsep) if place]
+    if not places:
+        pytest.skip("containerd's certs.d folders of the nodes are not named by MLOPS_TEST_CERTS_D")
+    made = [place / running.address for place in places]
+    for place in made:
+        place.mkdir()
+        server = f"https://{running.address}"
+        (place / "hosts.toml").write_text(f'server = "{server}"\n[host."{server}"]\n  ca = "{folder}/ca/ca.pem"\n')
+    try:
+        yield
+    finally:
+        for place in made:
+            shutil.rmtree(place)
 
 
 def test_registry_away(watched: Watched) -> None:
