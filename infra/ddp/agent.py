@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 NOTE = "[worker] "
 EVENT = "[event] "
+READY = "ready"
+"""The note of a worker that has its data, and begins to look for its peers."""
 STARTED = "ranks started"
 """How the note begins that tells of ranks that were started."""
 PASSING = 75
@@ -47,6 +49,10 @@ SAY_S = 10.0
 """Seconds between two notes that say who is missing."""
 
 _RENDEZVOUS = re.compile(r"\b(Rendezvous(Connection|Timeout|Closed|State)Error|Dist(Network|Store)Error)\b.*")
+
+_TORCHRUN = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+"""Torch 2.15's rank 0 otherwise publishes the ranks' store in its first round alone: a pod that replaces another waits
+for it for a minute, and all end with ``DistStoreError``."""
 
 
 class TerminatedError(Exception):
@@ -111,6 +117,7 @@ class Agent:
         """Run torchrun to its end, again where only the rendezvous was lost; return the worker's exit code."""
         if self._options.data and (trouble := _fetch(self._options.data)) is not None:
             return trouble
+        say(READY)
         for attempt in range(self._options.restarts + 1):
             if attempt:
                 say(f"starting torchrun again, {attempt} of {self._options.restarts}")
@@ -160,7 +167,7 @@ class Agent:
             elif waiting:
                 self._say_missing()
 
-        child = guarded(self._command(), cwd=Path.cwd(), env={**os.environ, "PYTHONPATH": _python_path()})
+        child = guarded(self._command(), cwd=Path.cwd(), env={**os.environ, **_TORCHRUN, "PYTHONPATH": _python_path()})
         try:
             pump(child, lambda line: False, on_line, on_tick)
             status = child.wait()
