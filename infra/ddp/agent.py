@@ -18,6 +18,7 @@ and the ranks' own.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import signal
@@ -27,7 +28,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from configs.problems import UserError
 from infra.ddp.command import TORCHRUN
@@ -63,16 +64,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one worker to its end and return its exit code."""
     options = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, _terminate)
-    try:
-        return Agent(options).run()
-    except TerminatedError:
-        say("told to end: the ranks were ended")
-        return 128 + signal.SIGTERM
+    with contextlib.ExitStack() as stack:
+        if options.log is not None:
+            with contextlib.suppress(OSError):
+                options.log.parent.mkdir(parents=True, exist_ok=True)
+                _copies[:] = [stack.enter_context(options.log.open("a", encoding="utf-8", buffering=1))]
+        try:
+            return Agent(options).run()
+        except TerminatedError:
+            say("told to end: the ranks were ended")
+            return 128 + signal.SIGTERM
 
 
 def say(line: str) -> None:
     """Write a note."""
-    print(f"{NOTE}{line}", flush=True)
+    echo(f"{NOTE}{line}")
+
+
+def echo(line: str) -> None:
+    """Write a line to the log, and to its copy on the share if there is one."""
+    print(line, flush=True)
+    if _copies:
+        with contextlib.suppress(OSError):  # a share that is away or full stops no training
+            _copies[0].write(f"{line}\n")
+
+
+_copies: list[TextIO] = []
 
 
 class Peers:
@@ -152,7 +169,7 @@ class Agent:
 
         def on_line(line: str) -> None:
             nonlocal lost, waiting
-            print(line, flush=True)
+            echo(line)
             waiting = transcript.add(line) is not None or waiting
             if match := _RENDEZVOUS.search(line):
                 lost = match[0]
@@ -160,7 +177,7 @@ class Agent:
         def on_tick() -> None:
             nonlocal attempts, waiting
             for text in self._events.new():
-                print(f"{EVENT}{text}", flush=True)
+                echo(f"{EVENT}{text}")
             if (now := self._attempts()) != attempts:
                 attempts, waiting = now, False
                 say(f"{STARTED}, attempt {attempts}")
@@ -244,7 +261,7 @@ def _fetch(file: str) -> int | None:
             dvc.connect(open_share(root, home_folder(root)))
             _pull(dvc, file)
     except UserError as error:
-        print(f"error:\n{error}", flush=True)
+        echo(f"error:\n{error}")
         return PASSING if isinstance(error, ShareError) else 1
     return None
 
@@ -298,6 +315,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--wait-s", type=float, required=True, help="for the rendezvous' host")
     parser.add_argument("--log-dir", required=True, help="torchrun's")
     parser.add_argument("--data", help="the .dvc file of the dataset")
+    parser.add_argument("--log", type=Path, help="file for a copy of this log")
     parser.add_argument("torchrun", nargs="+", help="torchrun's arguments")
     return parser
 

@@ -92,11 +92,15 @@ class KubernetesLauncher:
         Raises:
             UserError: this machine does not see where the pods left it.
         """
-        if self._logs(gang).is_dir():
-            shutil.copytree(self._logs(gang), folder / "logs", dirs_exist_ok=True)
-        output = self._folder(gang) / "output"
-        if output.is_dir():
-            shutil.copytree(output, folder / "output", dirs_exist_ok=True)
+        copies = self._folder(gang)
+        (folder / "logs").mkdir(parents=True, exist_ok=True)
+        # What was read from Kubernetes, and what the workers wrote to the share: a pod may be gone before either.
+        for source in (*self._logs(gang).glob("*.log"), *(copies / "logs").glob("*.log")):
+            target = folder / "logs" / source.name
+            if not target.exists() or target.stat().st_size < source.stat().st_size:
+                shutil.copyfile(source, target)
+        if (copies / "output").is_dir():
+            shutil.copytree(copies / "output", folder / "output", dirs_exist_ok=True)
 
     def remove(self, gang: Gang) -> None:
         """Delete the gang's objects, wait until its pods are gone, and remove its files but its checkpoints."""

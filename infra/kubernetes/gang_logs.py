@@ -41,7 +41,7 @@ class Line:
 
 
 class GangLogs:
-    """Follows the logs of pods and keeps each in a file ``worker-<index>.<end of the pod's name>.log``."""
+    """Follows the logs of pods and keeps each in a file ``worker-<index>.<pod>.log``."""
 
     def __init__(self, client: Client, folder: Path) -> None:
         self._client, self._folder = client, folder
@@ -52,7 +52,7 @@ class GangLogs:
     def follow(self, worker: Worker) -> None:
         """Follow a pod that has started; called again, take note of whether it has ended."""
         if worker.uid not in self._followed:
-            name = f"worker-{worker.index}.{worker.pod.rpartition('-')[2]}.log"
+            name = f"worker-{worker.index}.{worker.pod}.log"
             followed = _Followed(self._client, worker, self._folder / name, self._lines)
             self._followed[worker.uid] = followed
             threading.Thread(target=followed.run, name=f"log of {worker.pod}", daemon=True).start()

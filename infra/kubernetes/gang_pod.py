@@ -25,6 +25,7 @@ NODE_LOST_S = 30
 """Seconds after which the pods of a node that is not ready are given up; Kubernetes' own default is 300."""
 ROOT, SHARE, CACHE = PurePosixPath("/opt/mlops"), PurePosixPath("/share"), PurePosixPath("/cache")
 USER = 10001
+LOG_NAME = "worker-$(JOB_COMPLETION_INDEX).$(POD)"
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,11 @@ def _worker(gang: Gang, space: Space) -> Manifest:
         "workingDir": str(ROOT),
         "command": ["python", "-m", "infra.ddp.agent"],
         "args": _arguments(gang, space),
-        "env": [*({"name": name, "value": value} for name, value in _environment(gang, space).items()), *secrets],
+        "env": [
+            {"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+            *({"name": name, "value": value} for name, value in _environment(gang, space).items()),
+            *secrets,
+        ],
         "ports": [{"name": "rendezvous", "containerPort": PORT, "protocol": "TCP"}],
         "resources": {
             # No limit of the processor: it would slow a training down to nobody's gain.
@@ -191,7 +196,7 @@ def _worker(gang: Gang, space: Space) -> Manifest:
 
 def _volumes(gang: Gang, space: Space) -> list[Manifest]:
     # More than half of the memory in /dev/shm leaves too little for the processes that fill it.
-    shm = str(min(space.shm, gang.memory // 2))
+    shm = bytes_text(min(space.shm, gang.memory // 2))
     cache = {"name": "cache", "hostPath": {"path": str(space.cache), "type": "DirectoryOrCreate"}}
     return [
         {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": shm}},
@@ -224,6 +229,8 @@ def _arguments(gang: Gang, space: Space) -> list[str]:
         "wait-s": wait_s,
         "log-dir": log_dir,
         **({"data": gang.data.file} if gang.data else {}),
+        # Of a pod that is gone, Kubernetes has no log any more.
+        **({"log": space.kept / folder(gang) / "logs" / f"{LOG_NAME}.log"} if space.share_mounts else {}),
     }
     return [*(f"--{key}={value}" for key, value in own.items()), "--", *options]
 
@@ -244,4 +251,9 @@ def _environment(gang: Gang, space: Space) -> dict[str, str]:
 
 def _amounts(gang: Gang, workers: int) -> dict[str, str]:
     gpus = {"nvidia.com/gpu": str(gang.gpus * workers)} if gang.gpus else {}
-    return {"cpu": f"{math.ceil(gang.cpu * workers * 1000)}m", "memory": str(gang.memory * workers), **gpus}
+    return {"cpu": f"{math.ceil(gang.cpu * workers * 1000)}m", "memory": bytes_text(gang.memory * workers), **gpus}
+
+
+def bytes_text(number: int) -> str:
+    """Return bytes as people read them, where that is exact."""
+    return f"{number >> 20}Mi" if number % (1 << 20) == 0 else str(number)
