@@ -19,8 +19,8 @@ from infra.registry.login import Login, access, ca_path
 from infra.repository.dvc_config import absolute
 
 Say = Callable[[str], None]
-_LAST = 12
-_STEP = re.compile(r"^(?:\[\d+/\d+\] )?STEP \d|^#\d+ \[.*\d+/\d+\]|^--> Using cache|^#\d+ CACHED")
+_LAST, _WIDTH = 12, 160
+_STEP = re.compile(r"^(?:\[\d+/\d+\] )?STEP \d+/\d+: (?:FROM|COPY|RUN)\b|^#\d+ \[.*\d+/\d+\] (?:FROM|COPY|RUN)\b")
 _PIP = re.compile(r"^(?:#\d+ [\d.]+ )?(Collecting|Downloading|Installing collected packages|Successfully installed)\b")
 
 
@@ -84,9 +84,9 @@ def _run(command: Command, root: Path, say: Say, worth_saying: Callable[[str], b
 
     def on_line(line: str) -> None:
         if line.strip():
-            lines.append(line.strip())
+            lines.append(line.strip()[:_WIDTH])
         if worth_saying(line):
-            say(line.strip()[:200])
+            say(line.strip()[:_WIDTH])
 
     status = run_guarded(command.arguments, cwd=root, env={**os.environ, **command.environment}, on_line=on_line)
     return status, lines

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from fake_api import FakeCluster, Fault
 from fake_store import RefusedError
 from stack_fixtures import until
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 
 def jobs_of(cluster: FakeCluster, run: str) -> list[str]:
@@ -102,10 +101,10 @@ def test_the_worker_dies_in_the_middle(cluster: FakeCluster, worker: Worker, run
     worker.cluster_proxy.mend()
     worker.server_proxy.cut()
     cluster.ask(lambda store, node: store.forget())
-    until("the run that nobody watches", lambda: len(os.listdir(tmp_path)) == 1)
+    until("the run that nobody watches", lambda: len(list(tmp_path.iterdir())) == 1)
     worker.server_proxy.mend()
     worker.start()
     runs.ends(running, "Completed")
     runs.ends(taken, "Completed", 90)
-    assert len(os.listdir(tmp_path)) == 1
+    assert len(list(tmp_path.iterdir())) == 1
     assert (len(jobs_of(cluster, running)), len(jobs_of(cluster, taken))) == (1, 1)
