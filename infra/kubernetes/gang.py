@@ -23,6 +23,7 @@ from infra.kubernetes.apply import apply
 from infra.kubernetes.client import is_away, status_code
 from infra.kubernetes.gang_follow import AWAY_S, STUCK_S, Following
 from infra.kubernetes.gang_pod import COMPONENT, FLOW_RUN, GANG, GRACE_S, Space, folder
+from infra.kubernetes.gang_space import open_space
 
 if TYPE_CHECKING:
     from lightkube import Client
@@ -34,6 +35,16 @@ _INSTALL = {
     "volcano": "install Volcano (https://volcano.sh/en/docs/installation), or set scheduler.kind to plain",
     "kueue": "install Kueue (https://kueue.sigs.k8s.io/docs/installation), or set scheduler.kind to plain",
 }
+
+
+def open_launcher(root: Path, home: Path) -> KubernetesLauncher:
+    """Return the launcher of the site's cluster for the code in ``root`` and the state folder ``home``.
+
+    Raises:
+        UserError: the site names no cluster or none that can be used, or pods have no share.
+    """
+    client, space, kept = open_space(root, home)
+    return KubernetesLauncher(client, space, home, kept)
 
 
 @dataclass(frozen=True)

@@ -196,12 +196,13 @@ class Following:
         """Return the end of a gang that cannot get better, None where it can."""
         present = gang_workers.newest(self._pods.values())
         running = [worker for worker in present.values() if worker.runs]
-        missing = "\n".join(gang_workers.missing(present, self._gang.most))
         few = len(running) < self._gang.least
         if self._lasts("hopeless", few and any(worker.hopeless for worker in present.values()), HOPELESS_S):
-            return self._give_up(Problem(self._gang.name, f"cannot start:\n{missing}", "see what each worker says"))
+            told = f"cannot start:\n{self._missing(present)}"
+            return self._give_up(Problem(self._gang.name, told, "see what each worker says"))
         if self._lasts("few", few, self._gang.below_least_s):
-            told = f"had {len(running)} of at least {self._gang.least} workers for {self._gang.below_least_s} s:\n{missing}"
+            had = f"had {len(running)} of at least {self._gang.least} workers"
+            told = f"{had} for {self._gang.below_least_s} s:\n{self._missing(present)}"
             return self._give_up(Problem(self._gang.name, told, "make room for them, or lower workers"))
         ready = sum(worker.uid in self._ready for worker in running) >= self._gang.least
         if self._lasts("apart", ready and not few and not self._together, self._gang.rendezvous_s):
@@ -216,6 +217,17 @@ class Following:
             self._since.pop(name, None)
             return False
         return time.monotonic() - self._since.setdefault(name, time.monotonic()) > seconds
+
+    def _missing(self, present: Mapping[int, Worker]) -> str:
+        """Return who does not run and why; why there is no pod is said in the events of the Job alone."""
+        from lightkube.resources.core_v1 import Event
+
+        no_pod = "no pod"
+        if len(present) < self._gang.most:
+            about: dict[str, Any] = {"involvedObject.name": self._gang.name, "reason": "FailedCreate"}
+            events = [event.message or "" for event in self._client.list(Event, fields=about)]
+            no_pod = f"no pod: {events[-1]}" if events else no_pod
+        return "\n".join(gang_workers.missing(present, self._gang.most, no_pod))
 
     def _waiting(self, running: list[Worker]) -> str:
         return "".join(f"\n{worker}: {self._said[worker.uid]}" for worker in running if worker.uid in self._said)

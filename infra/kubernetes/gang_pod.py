@@ -38,8 +38,9 @@ class Space:
         shm: the most bytes that ``/dev/shm`` may hold; they count into the worker's memory.
         ttl_s: seconds that a finished Job with its pods and their logs is kept.
         domain: of the cluster's DNS.
-        pull_secret: name of the Secret to pull the image with.
-        share_volumes, share_mounts: with which a pod has the share at :data:`SHARE`; none: it is not mounted.
+        pull_secrets: names of the Secrets to pull the image with.
+        kept: folder in a pod below which is kept what must outlive it.
+        share_volumes, share_mounts: with which a pod has the share mounted; none: it is not.
         environment: of every pod: how it reaches the share.
         secrets: environment variables from Secrets: a Secret's name and key by variable.
         deadline_s: seconds after which a gang is ended; None: never.
@@ -51,7 +52,8 @@ class Space:
     shm: int
     ttl_s: int
     domain: str = "cluster.local"
-    pull_secret: str | None = None
+    pull_secrets: tuple[str, ...] = ()
+    kept: PurePosixPath = SHARE
     share_volumes: tuple[Manifest, ...] = ()
     share_mounts: tuple[Manifest, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -65,11 +67,6 @@ class Space:
     def home(self) -> PurePosixPath:
         """The state folder in a pod."""
         return ROOT / ".mlops"
-
-    @property
-    def kept(self) -> PurePosixPath:
-        """The folder below which is kept what must outlive a pod: the share, or else the pod's own disk."""
-        return SHARE if self.share_mounts else self.home
 
 
 def labels(gang: Gang) -> dict[str, str]:
@@ -121,7 +118,7 @@ def _spec(gang: Gang, space: Space) -> Manifest:
         },
         **({"schedulerName": "volcano"} if isinstance(gang.scheduler, Volcano) else {}),
         **({"priorityClassName": space.priority_class} if space.priority_class else {}),
-        **({"imagePullSecrets": [{"name": space.pull_secret}]} if space.pull_secret else {}),
+        **({"imagePullSecrets": [{"name": name} for name in space.pull_secrets]} if space.pull_secrets else {}),
         **({"nodeSelector": dict(space.node_selector)} if space.node_selector else {}),
         "tolerations": [
             {"key": "node.kubernetes.io/not-ready", **lost},

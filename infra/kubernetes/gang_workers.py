@@ -111,13 +111,13 @@ def changes(before: Mapping[str, Worker], now: Mapping[str, Worker]) -> list[str
     return lines
 
 
-def missing(workers: Mapping[int, Worker], most: int) -> list[str]:
-    """Return for each worker that does not run which it is, and why."""
+def missing(workers: Mapping[int, Worker], most: int, no_pod: str) -> list[str]:
+    """Return for each worker that does not run which it is, and why; ``no_pod`` is said of those without one."""
     lines = []
     for index in range(most):
         worker = workers.get(index)
         if worker is None:
-            lines.append(f"worker {index}: has no pod")
+            lines.append(f"worker {index}: {no_pod}")
         elif worker.finished:
             lines.append(f"worker {index}: {worker.end()}")
         elif not worker.runs:

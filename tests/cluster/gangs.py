@@ -28,7 +28,7 @@ MINUTES = 5
 TOY = "tests/kubernetes/toy.py"
 
 
-class Stop(Exception):
+class StopError(Exception):
     """Ends the following, as a cancel does."""
 
 
@@ -48,7 +48,7 @@ class Seen:
 
         def tick() -> None:
             if self.stop or time.monotonic() > give_up:
-                raise Stop(self.notes)
+                raise StopError(self.notes)
             if self.then is not None and len(self.events) >= self.after:
                 then, self.then = self.then, None
                 then()
@@ -102,13 +102,13 @@ class Gangs:
             least=2,
             most=2,
             processes=1,
-            cpu=0.1,
+            cpu=0.5,
             memory=1200 << 20,
             gpus=0,
             backend="gloo",
             checkpoints=PurePosixPath("checkpoints") / name,
             max_restarts=3,
-            rendezvous_s=120,
+            rendezvous_s=300,
             below_least_s=120,
         )
         return replace(gang, **changed)

@@ -1,4 +1,4 @@
-"""Distributed trainings on a real cluster: equal results, lost pods, broken scripts, too little room, cancel, adoption."""
+"""Distributed trainings on a real cluster: equal results, lost pods, broken scripts, too little room, cancel."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from gangs import Gangs, Seen, Stop
+from gangs import Gangs, Seen, StopError
 
 from configs.cluster import Cluster
 
@@ -110,7 +110,7 @@ def test_an_image_that_is_not_there_fails_with_its_name(gangs: Gangs) -> None:
 def test_cancel_removes_everything(gangs: Gangs) -> None:
     gang, seen = gangs.toy("--steps", "500", "--pause", "0.5"), Seen()
     seen.do(after=2, then=lambda: setattr(seen, "stop", True))
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         gangs.run(gang, seen)
     assert len(gangs.left(gang)) >= 4
     launcher = gangs.launcher()
