@@ -107,6 +107,7 @@ class PodSite:
             PYTHONPATH=self.path,
         )
         password = str(self.home / "secrets" / "share-password")
+        self.dvc("remote", "modify", "--local", "share", "url", url, where=self.root)
         self.dvc("push", "data.dvc", where=self.root, DVC_SMB_PASSWORD_FILE=password)
         share = SmbStorage(url=url, password=PasswordReference(file=Path(password)))
         resources = Resources(cpu="700m", memory="1500Mi", shm="64Mi", priority_class="system-run", ttl_s=600)
