@@ -26,6 +26,9 @@ IMAGE_USER = 10001
 """User and group of our image."""
 IMAGE_HOME = "/opt/mlops/.mlops"
 
+CONTAINER = {"imagePullPolicy": "IfNotPresent", "terminationMessagePolicy": "FallbackToLogsOnError"}
+"""What all our containers are: images are pinned, and whoever ends badly leaves the end of his log in his pod."""
+
 
 def labels(component: str) -> dict[str, str]:
     """Return the labels of everything that belongs to ``component``."""

@@ -168,6 +168,7 @@ def provision(wanted: Wanted, root: Path, logins: Logins, report: Report) -> Non
 
 async def _provision(wanted: Wanted, root: Path, logins: Logins) -> tuple[int, str]:
     from infra.kubernetes.forward import LOOPBACK, Forwarded, forwarded
+    from infra.kubernetes.platform.provision import request
 
     port = _free_port()
     async with forwarded(wanted.cluster, [Forwarded(PREFECT, PREFECT_PORT, port)]):
@@ -175,12 +176,12 @@ async def _provision(wanted: Wanted, root: Path, logins: Logins) -> tuple[int, s
             *(sys.executable, "-m", "infra.kubernetes.platform.provision"),
             cwd=root,
             env=_environment(f"http://{LOOPBACK}:{port}/api", logins, root),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
         try:
-            output, _ = await asyncio.wait_for(child.communicate(), PROVISION_LIMIT_S)
+            output, _ = await asyncio.wait_for(child.communicate(request(wanted).encode()), PROVISION_LIMIT_S)
         except TimeoutError:
             child.kill()
             await child.wait()

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from infra.kubernetes.manifests import (
+    CONTAINER,
     CREDENTIALS,
     IMAGE_USER,
     POSTGRES,
@@ -58,7 +59,7 @@ def deployment(
     """
     shared = {
         "image": wanted.image,
-        "imagePullPolicy": "IfNotPresent",
+        **CONTAINER,
         "env": [*values({**QUIET, "HOME": "/tmp", "PYTHONUNBUFFERED": "1"}), *environment],  # noqa: S108 the pod's own
         "resources": amounts("100m", memory[0], "2", memory[1]),
         "securityContext": container_security(),
