@@ -165,7 +165,7 @@ def test_postgres_on_a_folder_of_a_node() -> None:
                             },
                             "readinessProbe": {**ready, "periodSeconds": 5, "timeoutSeconds": 5, "failureThreshold": 3},
                             "resources": {
-                                "requests": {"cpu": "100m", "memory": "256Mi"},
+                                "requests": {"cpu": "200m", "memory": "256Mi"},
                                 "limits": {"cpu": "2", "memory": "1Gi"},
                             },
                             "securityContext": safe,
