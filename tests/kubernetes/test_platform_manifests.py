@@ -43,11 +43,11 @@ def _one(wanted: Wanted, kind: str, name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("version", ["1.27", "1.30", "1.33", "1.36"])
-@pytest.mark.parametrize("name", PLATFORMS)
-def test_manifests_fit_the_published_schemas(name: str, version: str) -> None:
-    manifests = [namespace(PLATFORMS[name]), *platform_manifests(PLATFORMS[name])]
-    for manifest in manifests:
-        kubernetes_validate.validate(manifest, version, strict=True)
+def test_manifests_fit_the_published_schemas(version: str) -> None:
+    found = [item for wanted in PLATFORMS.values() for item in [namespace(wanted), *platform_manifests(wanted)]]
+    different = {json.dumps(item, sort_keys=True) for item in found}
+    for text in different:
+        kubernetes_validate.validate(json.loads(text), version, strict=True)
 
 
 @pytest.mark.parametrize("name", PLATFORMS)

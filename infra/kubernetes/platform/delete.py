@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from configs.cluster import Cluster
 from configs.problems import Problem, UserError
 from infra.kubernetes.apply import apply
-from infra.kubernetes.client import status_code
+from infra.kubernetes.client import api_errors_for_people, status_code
 from infra.kubernetes.manifests import (
     COMPONENT,
     CONTAINER,
@@ -46,6 +46,7 @@ def running_jobs(client: Client) -> list[str]:
     return sorted(job["metadata"]["name"] for job in found if job.get("status", {}).get("active"))
 
 
+@api_errors_for_people()
 def delete(client: Client, cluster: Cluster, report: Report, *, data: bool = False) -> None:
     """Delete everything of the platform, runs included, and wait until it is gone.
 

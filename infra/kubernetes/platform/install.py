@@ -16,7 +16,7 @@ from configs.problems import Problem, UserError
 from configs.site import Site
 from infra.kubernetes.apply import Applied, apply, read
 from infra.kubernetes.check import Outside, check
-from infra.kubernetes.client import connect, is_away
+from infra.kubernetes.client import api_errors_for_people, connect, is_away
 from infra.kubernetes.manifests import MANAGED_BY, MLOPS, POSTGRES, PREFECT, PREFECT_PORT
 from infra.kubernetes.platform.choice import choose, cluster_of
 from infra.kubernetes.platform.credentials import Logins, ensure_credentials, keep_copy, read_logins
@@ -48,6 +48,7 @@ class Installed:
     states: list[ComponentState]
 
 
+@api_errors_for_people()
 def install(
     site: Site, root: Path, home: Path, report: Report, *, image: str | None = None, force: bool = False
 ) -> Installed:
