@@ -37,8 +37,9 @@ test: $(STAMP)
 bench: $(STAMP)
 	@python -m benchmarks
 
+# Says of each package who needs it: the image leaves out by that what only tests and checks need.
 lock: $(STAMP)
-	uv pip compile --quiet --system-certs --universal --generate-hashes --no-annotate --python-version 3.11 --all-extras \
+	uv pip compile --quiet --system-certs --universal --generate-hashes --python-version 3.11 --all-extras \
 	  --no-emit-package dvc-smb pyproject.toml --output-file requirements.lock
 
 lint: $(STAMP)

@@ -22,8 +22,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.text import Text
 
 from configs.problems import Problem, UserError
+from infra.events import EventReader
 from tasks.durations import duration
-from tasks.events import EventReader
 
 POLL_S = 0.5
 _STEPS = (

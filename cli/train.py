@@ -22,7 +22,7 @@ def train(
     """Train, judge, register: run the main job with live progress. Ctrl-C cancels; a later run goes on from there."""
     from configs.home import home_folder
     from configs.recipe import load_recipe
-    from infra.repository.git import find_root
+    from infra.repository.code import find_root
     from infra.stack.environment import client_environment
 
     root = find_root(Path.cwd())

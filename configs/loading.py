@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -29,6 +29,16 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class _YamlLoader(yaml.SafeLoader):
+    """YAML's safe types, but no numbers to the base of 60: ``1:4`` is a text, as it is for DVC."""
+
+    def whole_number(self, node: yaml.ScalarNode) -> Any:
+        return node.value if ":" in node.value else self.construct_yaml_int(node)
+
+
+_YamlLoader.add_constructor("tag:yaml.org,2002:int", _YamlLoader.whole_number)
+
+
 def load_model(path: str | Path, model: type[Model]) -> Model:
     """Read ``path`` as ``model``.
 
@@ -44,7 +54,7 @@ def load_model(path: str | Path, model: type[Model]) -> Model:
         raise UserError(Problem(str(path), f"cannot be read: {error}", "give a readable UTF-8 file")) from None
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
+        values = yaml.load(text, Loader=_YamlLoader)  # noqa: S506 - a SafeLoader
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UserError(Problem(f"{path}:{line}", f"is no valid YAML: {error.problem}", "mend the syntax")) from None

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from configs.cluster import Cluster
+from configs.image import ImageBuild
 from configs.loading import Section, load_model
+from configs.registry import Registry
 from configs.storage import Storage
 
 SITE_FILE = "configs/site.yaml"
@@ -14,6 +17,9 @@ class Site(Section):
     """A whole site file."""
 
     storage: Storage
+    cluster: Cluster | None = None
+    registry: Registry | None = None
+    image: ImageBuild = ImageBuild()
 
 
 def load_site(path: str | Path) -> Site:

@@ -102,6 +102,11 @@ def pump(
     on_tick()
 
 
+def guarded(command: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None = None) -> Child:
+    """Start ``command`` below a guard: closing the child, or our own end, ends the command's process group."""
+    return Child([sys.executable, "-S", "-E", guard.__file__, *command], cwd=cwd, env=env)
+
+
 def run_guarded(
     command: Sequence[str],
     *,
@@ -115,7 +120,7 @@ def run_guarded(
     ``on_line`` gets each line of output, ``on_tick`` is called every fifth of a second. An exception from either,
     KeyboardInterrupt included, stops the command before it goes on upwards.
     """
-    child = Child([sys.executable, "-S", "-E", guard.__file__, *command], cwd=cwd, env=env)
+    child = guarded(command, cwd=cwd, env=env)
     try:
         pump(child, lambda line: False, on_line, on_tick)
         return child.wait()

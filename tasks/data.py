@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from configs.problems import Problem, UserError
 from infra.repository import git
+from infra.repository.code import is_checkout
 from infra.repository.dvc import MissingDataError, tracked_digest
 from tasks.job import Job
 from tasks.modules import run_module
@@ -47,7 +48,8 @@ def _draw(job: Job, digest: str) -> None:
     job.dvc.add(str(job.recipe.data.path))
     drawn = tracked_digest(job.root, job.data_file)
     if drawn != digest:
-        git.git(job.root, "checkout", "--", job.data_file)
+        if is_checkout(job.root):
+            git.git(job.root, "checkout", "--", job.data_file)
         raise UserError(
             Problem(
                 job.data_file,

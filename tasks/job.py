@@ -14,8 +14,10 @@ from prefect.runtime import flow_run
 from configs.home import home_folder
 from configs.problems import Problem, UserError
 from configs.recipe import Recipe, load_recipe
-from infra.repository import git
+from infra.repository import node_cache
+from infra.repository.code import code_version, find_root
 from infra.repository.dvc import Dvc
+from infra.repository.git import CodeVersion
 from infra.repository.share import Share, open_share
 from tasks.verbs import say_errors_once
 
@@ -41,7 +43,7 @@ class Job:
     folder: Path
     recipe_path: str
     recipe: Recipe
-    code: git.CodeVersion
+    code: CodeVersion
     dvc: Dvc
     share: Share | None
     run_id: str
@@ -77,7 +79,8 @@ def open_job(recipe_path: str, *, select: bool = True, share: bool = True) -> It
         UserError: no checkout, a recipe with mistakes (all of them), or a share that cannot be used as configured.
     """
     say_errors_once()
-    root = git.find_root(Path.cwd())
+    root = find_root(Path.cwd())
+    node_cache.set_up(root)
     with Dvc(root) as dvc:
         recipe = load_recipe(root / recipe_path)
         home = home_folder(root)
@@ -89,7 +92,7 @@ def open_job(recipe_path: str, *, select: bool = True, share: bool = True) -> It
         folder.mkdir(parents=True, exist_ok=True)
         if select:
             select_recipe(root, recipe_path)
-        yield Job(root, home, folder, recipe_path, recipe, git.code_version(root), dvc, shared, run_id)
+        yield Job(root, home, folder, recipe_path, recipe, code_version(root), dvc, shared, run_id)
 
 
 def select_recipe(root: Path, recipe_path: str) -> None:

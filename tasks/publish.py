@@ -13,6 +13,7 @@ from prefect.events import emit_event
 
 from configs.problems import Problem, UserError
 from infra.repository import git
+from infra.repository.code import need_checkout
 from infra.repository.dvc import tracked_digest
 from tasks.job import Job
 from tasks.modules import run_module
@@ -38,6 +39,7 @@ def import_source(job: Job, source: Path, rename: Mapping[str, str]) -> Path:
     Raises:
         UserError: with all that is wrong with it.
     """
+    need_checkout(job.root, "publishing a dataset")
     staged = job.folder / "dataset"
     arguments = [str(source), str(staged), "--classes", ",".join(job.recipe.data.classes)]
     for old, new in rename.items():

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.runtime import flow_run
 
-from infra.repository import git
+from infra.repository.code import data_tag
 from infra.repository.dvc import Outcome, tracked_digest
 from infra.tracking.registry import Registration
 from infra.tracking.tracker import ChampionRef
@@ -66,7 +66,7 @@ def _summary(
         commit=job.code.commit,
         dirty=job.code.dirty,
         data=digest,
-        data_tag=git.data_tag(job.root, job.data_file, digest) or "",
+        data_tag=data_tag(job.root, job.data_file, digest) or "",
         model=model,
         promoted=registration.promoted if registration else False,
         reason=registration.reason if registration else "",

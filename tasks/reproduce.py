@@ -8,7 +8,7 @@ from prefect.artifacts import create_table_artifact
 
 from configs.home import home_folder
 from configs.problems import Problem, UserError
-from infra.repository.git import find_root
+from infra.repository.code import find_root, need_checkout
 from infra.reproduction import Reproduction, reproduce
 from infra.tracking.access import mlflow_server, tracker_errors_for_people
 from tasks.verbs import log, verb
@@ -22,6 +22,7 @@ def reproduce_version(model: str, tolerance: float, *, keep: bool) -> Reproducti
         UserError: it cannot be made again, or what came out differs by more than ``tolerance``.
     """
     root = find_root(Path.cwd())
+    need_checkout(root, "reproducing a model")
     home = home_folder(root)
     server = mlflow_server(home)
     with tracker_errors_for_people(server):

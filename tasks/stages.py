@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from infra.events import EventReader
 from infra.repository.dvc import Outcome
-from tasks.events import EventReader, told
+from tasks.events import told
 from tasks.job import Job
 from tasks.verbs import log, verb
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from prefect.runtime import flow_run
 
-from infra.repository import git
+from infra.repository.code import data_tag
 from infra.repository.dvc import tracked_digest
 from infra.tracking.access import mlflow_server
 from infra.tracking.machine import machine_facts
@@ -120,7 +120,7 @@ def _training(job: Job) -> Training:
             name=str(job.recipe.data.path),
             digest=digest,
             remote=job.share.address if job.share else "",
-            tag=git.data_tag(job.root, job.data_file, digest) or "",
+            tag=data_tag(job.root, job.data_file, digest) or "",
         ),
         machine=machine_facts(),
         lock_sha256=hashlib.sha256((job.root / "requirements.lock").read_bytes()).hexdigest(),

@@ -1,31 +1,35 @@
 """The share of a checkout: which one it is, how DVC is told of it, and whether it is there.
 
 ``configs/site.yaml`` says which; ``--share`` chooses another for one checkout; an address set by hand with ``dvc remote
-modify`` is left alone. DVC's remote ``share`` is configured from that here and nowhere else: its address goes to
-``.dvc/config.local``, its password to the environment of the DVC command that needs it, and to no other place.
+modify`` is left alone; ``MLOPS_SHARE`` tells a pod how it reaches the site's share. DVC's remote ``share`` is
+configured from that here and nowhere else: its address goes to ``.dvc/config.local``, its password to the environment
+of the DVC command that needs it, and to no other place.
 """
 
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from configs.problems import Problem, UserError
 from configs.site import SITE_FILE, load_site
-from configs.storage import MountStorage, SmbStorage, Storage
+from configs.storage import STORAGE, MountStorage, SmbStorage, Storage
+from infra.password import password_path, read_password
 from infra.repository import dvc_config
 from infra.repository.dvc import Dvc, ShareError
 from infra.repository.share_choice import Record, read_record, write_record
 from infra.samba.sentinel import check_mounted
-from infra.stack import rest
 
 REMOTE = "share"
 OPTIONS = ("url", "user", "domain", "encrypt")
 """Options of the remote that are ours to set; others stay as they are."""
+ENVIRONMENT = "MLOPS_SHARE"
+"""A section ``storage`` as JSON: the share as a pod reaches it, which need not be as the site's machines do."""
 
 
 class Origin(StrEnum):
@@ -34,6 +38,7 @@ class Origin(StrEnum):
     SITE = SITE_FILE
     CHOSEN = "chosen for this checkout"
     DVC = "set by hand with dvc"
+    POD = "given to this pod"
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,8 @@ def open_share(root: Path, home: Path, *, credentials: bool = True) -> Share:
 
 
 def _decided(root: Path, record: Record) -> tuple[Storage | None, Origin]:
+    if given := os.environ.get(ENVIRONMENT):
+        return _given(given), Origin.POD
     local = dvc_config.remote(root, REMOTE, dvc_config.LOCAL)
     by_hand = "url" in local and local["url"] != record.applied.get("url")
     if by_hand or dvc_config.default_remote(root) not in (REMOTE, None):
@@ -135,6 +142,14 @@ def _decided(root: Path, record: Record) -> tuple[Storage | None, Origin]:
     if (root / SITE_FILE).exists():
         return load_site(root / SITE_FILE).storage, Origin.SITE
     return None, Origin.DVC
+
+
+def _given(text: str) -> Storage:
+    try:
+        return STORAGE.validate_json(text)
+    except ValidationError as error:
+        told = "; ".join(str(detail["msg"]) for detail in error.errors())
+        raise UserError(Problem(ENVIRONMENT, f"is no section `storage`: {told}", "apply the platform again")) from None
 
 
 def _smb_settings(storage: SmbStorage) -> dict[str, str]:
@@ -151,40 +166,16 @@ def _smb_settings(storage: SmbStorage) -> dict[str, str]:
 def _login(storage: SmbStorage, root: Path, home: Path) -> dict[str, str]:
     """Return the variables that log a DVC process in; empty ones take away what this process may have."""
     variables = {"DVC_SMB_USER": storage.account, "DVC_SMB_PASSWORD": "", "DVC_SMB_PASSWORD_FILE": ""}
-    reference = storage.password
     what = f"password of {storage.account} at {storage.place.server}"
-    if reference.file is not None:
-        path = dvc_config.absolute(root, reference.file)
-        _check_private(path, what)
+    password = read_password(
+        storage.password, what, root, home, otherwise=", or choose the share again: mlops up --share ..."
+    )
+    path = password_path(storage.password, root)
+    if path is not None:
         variables["DVC_SMB_PASSWORD_FILE"] = str(path)
-    elif reference.environment is not None:
-        value = os.environ.get(reference.environment)
-        if not value:
-            remedy = f"set it before `mlops up`, so that the worker has it: export {reference.environment}=..."
-            raise UserError(Problem(what, f"the variable {reference.environment} is not set", remedy))
-        variables["DVC_SMB_PASSWORD"] = value
     else:
-        name = str(reference.prefect_secret)
-        try:
-            variables["DVC_SMB_PASSWORD"] = rest.prefect_secret(home, name)
-        except rest.UnreachableError as error:
-            remedy = f"start Prefect (mlops up), and make a Secret block named {name} in its UI, under Blocks"
-            raise UserError(Problem(what, str(error), remedy)) from None
+        variables["DVC_SMB_PASSWORD"] = password
     return variables
-
-
-def _check_private(path: Path, what: str) -> None:
-    try:
-        mode = path.stat().st_mode
-        filled = bool(path.read_text(encoding="utf-8").rstrip("\r\n"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "is no text"
-        remedy = f"write it there (chmod 600 {path}), or choose the share again: mlops up --share ..."
-        raise UserError(Problem(what, f"{path} cannot be read: {reason}", remedy)) from None
-    if not filled:
-        raise UserError(Problem(what, f"{path} is empty", "write the password alone into it"))
-    if stat.S_IMODE(mode) & 0o077:
-        raise UserError(Problem(what, f"others can read {path}", f"chmod 600 {path}, and change the password"))
 
 
 def _without_account(url: str) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from infra.events import EventReader
 from ml.events import Events
-from tasks.events import EventReader, told
+from tasks.events import told
 
 
 def test_only_whole_new_lines_are_read(tmp_path: Path) -> None:

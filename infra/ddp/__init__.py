@@ -1,0 +1,1 @@
+"""Distributed trainings: what a gang is, and torchrun on one machine."""

@@ -1,0 +1,1 @@
+"""The registry of images, from a client's side: the API over HTTPS, logins, what nodes need to pull."""
