@@ -110,7 +110,7 @@ class PodSite:
         self.dvc("remote", "modify", "--local", "share", "url", url, where=self.root)
         self.dvc("push", "data.dvc", where=self.root, DVC_SMB_PASSWORD_FILE=password)
         share = SmbStorage(url=url, password=PasswordReference(file=Path(password)))
-        resources = Resources(cpu="700m", memory="1500Mi", shm="64Mi", priority_class="system-run", ttl_s=600)
+        resources = Resources(cpu="400m", memory="1500Mi", shm="64Mi", priority_class="system-run", ttl_s=600)
         cluster = Cluster(namespace=self.namespace, cache=self.cache, training=resources)
         wanted = Wanted(cluster, self.image, share=share)
         apply(self.client, [*self._objects(wanted, smbd.password)])
