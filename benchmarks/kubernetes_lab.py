@@ -9,6 +9,7 @@ import base64
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -148,14 +149,19 @@ class Lab:
         found = self.client.list(Job, namespace=self.namespace, labels={"prefect.io/flow-run-id": run})
         return [str(job.metadata.name) for job in found if job.metadata]
 
-    def ask(self, path: str, body: object = None) -> Any:
+    def patch(self, path: str, body: object) -> None:
+        """Change something of Prefect's."""
+        self.ask(path, body, "PATCH")
+
+    def ask(self, path: str, body: object = None, method: str | None = None) -> Any:
         """Prefect's API: GET without ``body``, else POST; asked again while the server is busy."""
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.api}{path}", data, {"Content-Type": "application/json"})
+        kind = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{self.api}{path}", data, kind, method=method)
         for _ in range(60):
             try:
                 with urllib.request.urlopen(request, timeout=30) as response:
-                    return json.load(response)
+                    return json.loads(response.read() or "null")
             except urllib.error.HTTPError as error:
                 if error.code != 503:
                     raise RuntimeError(f"{path}: {error.code} {error.read().decode()}") from None
@@ -249,11 +255,28 @@ def _inline(section: dict[str, Any], folder: Path, key: str) -> None:
         section[f"{key}-data"] = base64.b64encode((folder / named).read_bytes()).decode()
 
 
-def needed() -> None:
-    """Say what a benchmark on a cluster needs.
+class Namespace:
+    """A namespace of its own for a benchmark, deleted with all that is in it."""
 
-    Raises:
-        UserError: KUBECONFIG is not set.
-    """
-    if not os.environ.get("KUBECONFIG"):
-        raise UserError(Problem("KUBECONFIG", "is not set", "name a cluster's kubeconfig: this is measured on one"))
+    def __enter__(self) -> str:
+        from lightkube.models.meta_v1 import ObjectMeta
+        from lightkube.resources.core_v1 import Namespace as Kind
+
+        from infra.kubernetes.client import connect
+
+        if not os.environ.get("KUBECONFIG"):
+            raise UserError(Problem("KUBECONFIG", "is not set", "name a cluster's kubeconfig: this is measured on one"))
+        if not shutil.which("kubectl"):
+            raise UserError(
+                Problem("kubectl", "is not on the PATH", "put it there: it is what this is measured against")
+            )
+        self._name = f"bench-{uuid.uuid4().hex[:8]}"
+        self._client = connect(Cluster(namespace=self._name))
+        self._client.create(Kind(metadata=ObjectMeta(name=self._name)))
+        return self._name
+
+    def __exit__(self, *problem: object) -> None:
+        from lightkube.resources.core_v1 import Namespace as Kind
+        from lightkube.types import CascadeType
+
+        self._client.delete(Kind, self._name, cascade=CascadeType.BACKGROUND)
