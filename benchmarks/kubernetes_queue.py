@@ -28,6 +28,7 @@ def lab():
     pass
 """
 LIMIT_S = 3600.0
+RESOURCES = {"requests": {"cpu": "500m", "memory": "256Mi"}}
 
 
 def main() -> None:
@@ -40,7 +41,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, default=Path("queue.png"))
     options = parser.parse_args()
     with Namespace() as namespace, tempfile.TemporaryDirectory(prefix="bench-queue-") as folder:
-        lab = Lab(Path(folder), namespace, options.image, FLOW, database=options.database)
+        lab = Lab(Path(folder), namespace, options.image, FLOW, database=options.database, resources=RESOURCES)
         with lab:
             lab.patch(f"/work_pools/{POOL}", {"concurrency_limit": options.concurrency})
             lab.start_worker()

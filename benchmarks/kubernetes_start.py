@@ -43,14 +43,17 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=5)
     options = parser.parse_args()
     bare, ours = [], []
-    with Namespace() as namespace, tempfile.TemporaryDirectory(prefix="bench-start-") as folder:
-        with Lab(Path(folder), namespace, options.image, FLOW) as lab:
-            lab.start_worker()
-            lab.wait(lab.run())  # every cache is warm for both
-            for number in range(options.pairs):
-                bare.append(create_job(lab, number))
-                ours.append(deployment_run(lab))
-                print(f"bare {bare[-1]:.2f} s, ours {sum(ours[-1]):.2f} s: {ours[-1]}", file=sys.stderr, flush=True)
+    with (
+        Namespace() as namespace,
+        tempfile.TemporaryDirectory(prefix="bench-start-") as folder,
+        Lab(Path(folder), namespace, options.image, FLOW) as lab,
+    ):
+        lab.start_worker()
+        lab.wait(lab.run())  # every cache is warm for both
+        for number in range(options.pairs):
+            bare.append(create_job(lab, number))
+            ours.append(deployment_run(lab))
+            print(f"bare {bare[-1]:.2f} s, ours {sum(ours[-1]):.2f} s: {ours[-1]}", file=sys.stderr, flush=True)
     peer, mine = statistics.median(bare), statistics.median(sum(steps) for steps in ours)
     print("| to the first line of user code, median | s |\n|---|---|")
     print(f"| `kubectl create job` | {peer:.2f} |\n| `prefect deployment run` | {mine:.2f} |")
