@@ -28,7 +28,7 @@ def lab():
     pass
 """
 LIMIT_S = 3600.0
-RESOURCES = {"requests": {"cpu": "500m", "memory": "256Mi"}}
+RESOURCES = {"requests": {"cpu": "100m", "memory": "256Mi"}}
 
 
 def main() -> None:

@@ -49,7 +49,7 @@ def proxy(namespace: str) -> Iterator[Proxy]:
 @pytest.fixture(scope="module")
 def lab(namespace: str, proxy: Proxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     folder = tmp_path_factory.mktemp("lab")
-    with Lab(folder, namespace, IMAGE, FLOW, resources={"requests": {"cpu": "500m", "memory": "256Mi"}}) as running:
+    with Lab(folder, namespace, IMAGE, FLOW, resources={"requests": {"cpu": "100m", "memory": "256Mi"}}) as running:
         running.start_worker(proxied(folder, proxy.port))
         yield running
 
