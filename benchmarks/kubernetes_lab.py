@@ -133,7 +133,7 @@ class Lab:
     def state(self, run: str) -> str:
         return str(self.get(run)["state"]["name"])
 
-    def wait(self, run: str, seconds: float = 300) -> dict[str, Any]:
+    def wait(self, run: str, seconds: float = 400) -> dict[str, Any]:
         """The state of a run that has ended."""
         self.until(f"the end of run {run}", lambda: self.state(run) in ENDS, seconds)
         state: dict[str, Any] = self.get(run)["state"]

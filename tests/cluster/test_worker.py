@@ -16,8 +16,9 @@ from benchmarks.kubernetes_lab import Lab, proxied
 sys.path.append(str(Path(__file__).parents[1] / "kubernetes"))
 from proxy import Proxy
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1200)]
 
+LIMIT_S = 400.0  # a busy cluster takes its time: what happens is tested here, not when
 IMAGE = os.environ.get("MLOPS_TEST_IMAGE", "localhost/mlops-env:1")
 FLOW = """
 import os
@@ -67,9 +68,9 @@ def test_ends_are_told_as_they_are(lab: Lab) -> None:
 
 def test_a_cancelled_run_leaves_its_pod(lab: Lab) -> None:
     run = lab.run(seconds=300)
-    lab.until("the run", lambda: began(lab, run), 120)
+    lab.until("the run", lambda: began(lab, run), LIMIT_S)
     lab.ask(f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
-    assert lab.wait(run, 60)["name"] == "Cancelled"
+    assert lab.wait(run)["name"] == "Cancelled"
 
 
 def test_a_job_that_is_deleted_crashes_its_run(lab: Lab) -> None:
@@ -77,18 +78,18 @@ def test_a_job_that_is_deleted_crashes_its_run(lab: Lab) -> None:
     from lightkube.types import CascadeType
 
     run = lab.run(seconds=300)
-    lab.until("the run", lambda: began(lab, run), 120)
+    lab.until("the run", lambda: began(lab, run), LIMIT_S)
     lab.client.delete(Job, lab.jobs(run)[0], namespace=lab.namespace, cascade=CascadeType.BACKGROUND, grace_period=0)
     # The pod is told to stop first and may hand its run back: then it is run again, and only then it has crashed.
-    assert lab.wait(run, 90)["name"] == "Crashed"
+    assert lab.wait(run)["name"] == "Crashed"
 
 
 def test_the_api_away_and_the_worker_killed_in_the_middle(lab: Lab, proxy: Proxy) -> None:
-    running = lab.run(seconds=25)
-    lab.until("the run", lambda: began(lab, running), 120)
+    running = lab.run(seconds=90)
+    lab.until("the run", lambda: began(lab, running), LIMIT_S)
     proxy.cut()
     waits = lab.run()
-    lab.until("a word in its log", lambda: "does not answer since" in lab.logs(waits), 60)
+    lab.until("a word in its log", lambda: "does not answer since" in lab.logs(waits), LIMIT_S)
     lab.end_worker(signal.SIGKILL)
     proxy.mend()
     lab.start_worker()
