@@ -43,6 +43,7 @@ def status(
 
     from cli.console import console
     from configs.home import home_folder
+    from infra.kubernetes.client import api_errors_for_people
     from infra.kubernetes.client import connect as connect_api
     from infra.kubernetes.platform.choice import cluster_of
     from infra.kubernetes.platform.status import component_states
@@ -50,7 +51,8 @@ def status(
     from infra.stack.processes import is_running
 
     cluster = cluster_of(_site())
-    states = component_states(connect_api(cluster))
+    with api_errors_for_people():
+        states = component_states(connect_api(cluster))
     if as_json:
         print(json.dumps([asdict(state) for state in states], indent=2))
     else:
@@ -75,6 +77,7 @@ def delete(
     """Take the platform away; its data stays unless `--data` says otherwise, and the share always."""
     from cli.console import console, live_progress
     from configs.home import home_folder
+    from infra.kubernetes.client import api_errors_for_people
     from infra.kubernetes.client import connect as connect_api
     from infra.kubernetes.platform.choice import cluster_of
     from infra.kubernetes.platform.connect import disconnect as end_connection
@@ -83,7 +86,8 @@ def delete(
 
     cluster = cluster_of(_site())
     client = connect_api(cluster)
-    running = running_jobs(client)
+    with api_errors_for_people():
+        running = running_jobs(client)
     if not yes:
         what = "the platform with all runs, models and passwords" if data else "the platform, without its data"
         also = f", and {len(running)} runs that go on now" if running else ""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from configs.problems import Problem, UserError
 from configs.site import SITE_FILE, Site
+from infra.kubernetes.client import api_errors_for_people
 from infra.kubernetes.client import connect as connect_api
 from infra.kubernetes.manifests import MLFLOW, MLFLOW_PORT, PREFECT, PREFECT_PORT
 from infra.kubernetes.platform.choice import cluster_of
@@ -21,6 +22,7 @@ from infra.stack.state import LOOPBACK, change_lock, stack_id
 LIMIT_S = 90.0
 
 
+@api_errors_for_people()
 def connect(site: Site, checkout: Path, home: Path) -> Connection:
     """Forward Prefect and MLflow in the background and write ``.env``; a connection that lives is kept.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from configs.cluster import Cluster
 from configs.problems import Problem, UserError
 from infra.kubernetes.apply import apply
-from infra.kubernetes.client import status_code
+from infra.kubernetes.client import api_errors_for_people, status_code
 from infra.kubernetes.manifests import (
     COMPONENT,
     CONTAINER,
@@ -24,6 +24,7 @@ from infra.kubernetes.manifests import (
     manifest,
 )
 from infra.kubernetes.platform import mlflow, postgres
+from infra.kubernetes.platform.rbac import NODE_EVENTS_IN
 
 if TYPE_CHECKING:
     from lightkube import Client
@@ -45,6 +46,7 @@ def running_jobs(client: Client) -> list[str]:
     return sorted(job["metadata"]["name"] for job in found if job.get("status", {}).get("active"))
 
 
+@api_errors_for_people()
 def delete(client: Client, cluster: Cluster, report: Report, *, data: bool = False) -> None:
     """Delete everything of the platform, runs included, and wait until it is gone.
 
@@ -184,7 +186,7 @@ def _wiper(cluster: Cluster, claims: list[str]) -> dict[str, Any]:
 
 def _delete_data(client: Client, cluster: Cluster) -> None:
     from lightkube.resources.core_v1 import PersistentVolume, PersistentVolumeClaim, Secret
-    from lightkube.resources.rbac_authorization_v1 import ClusterRole, ClusterRoleBinding
+    from lightkube.resources.rbac_authorization_v1 import ClusterRole, ClusterRoleBinding, Role, RoleBinding
 
     for name in DATA_VOLUMES:
         _delete(client, PersistentVolumeClaim, name)
@@ -194,6 +196,8 @@ def _delete_data(client: Client, cluster: Cluster) -> None:
         _delete(client, Secret, str(item.metadata.name if item.metadata else CREDENTIALS))
     _delete(client, ClusterRoleBinding, f"{cluster.namespace}-nodes")
     _delete(client, ClusterRole, f"{cluster.namespace}-nodes")
+    _delete(client, RoleBinding, f"{cluster.namespace}-node-events", namespace=NODE_EVENTS_IN)
+    _delete(client, Role, f"{cluster.namespace}-node-events", namespace=NODE_EVENTS_IN)
 
 
 def _delete_namespace(client: Client, cluster: Cluster) -> None:

@@ -55,6 +55,7 @@ def manifests(wanted: Wanted) -> list[dict[str, Any]]:
                 secret_value("MLFLOW_FLASK_SERVER_SECRET_KEY", CREDENTIALS, "mlflow-secret-key"),
             ],
             probes=probes(http_get("/health", MLFLOW_PORT), start_s=600),
+            cpu="200m",
             memory=("512Mi", "2Gi"),
             volumes=[{"name": "artifacts", "persistentVolumeClaim": {"claimName": VOLUME}}],
             mounts=[mounted],

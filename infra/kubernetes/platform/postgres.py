@@ -102,7 +102,7 @@ def _pod(wanted: Wanted) -> dict[str, Any]:
                 "ports": [{"name": POSTGRES, "containerPort": POSTGRES_PORT, "protocol": "TCP"}],
                 # Recovery after a crash replays what was not yet in the tables.
                 **probes(is_ready, start_s=600),
-                "resources": amounts("100m", "256Mi", "2", "1Gi"),
+                "resources": amounts("200m", "256Mi", "2", "1Gi"),
                 "securityContext": container_security(),
                 "volumeMounts": [
                     mounted,
