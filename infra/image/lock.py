@@ -126,7 +126,7 @@ def main(arguments: list[str]) -> None:
         lines = without_cuda(lock) if torch == "cpu" else []
     else:
         lines = [entry.text for entry in (build_tools(lock) if part == "tools" else runtime(lock, project, torch))]
-    print("\n".join(lines))
+    sys.stdout.writelines(f"{line}\n" for line in lines)
 
 
 if __name__ == "__main__":
