@@ -242,9 +242,9 @@ def test_without_a_login_a_pull_secret_is_empty() -> None:
 def test_nodes_trust_the_ca_and_nothing_else() -> None:
     section = Registry(address="registry:5000")
     folder = PurePosixPath("/etc/containerd/certs.d/registry:5000")
-    hosts = 'server = "https://registry:5000"\n\n[host."https://registry:5000"]\n  capabilities = ["pull", "resolve"]\n'
+    hosts = 'server = "https://registry:5000"\ncapabilities = ["pull", "resolve"]\n'
     assert containerd_files(section, None) == {folder / "hosts.toml": hosts}
     assert containerd_files(section, "PEM") == {
-        folder / "hosts.toml": f'{hosts}  ca = "{folder}/ca.crt"\n',
+        folder / "hosts.toml": f'{hosts}ca = "{folder}/ca.crt"\n',
         folder / "ca.crt": "PEM",
     }
