@@ -203,3 +203,23 @@ def test_a_registry_that_is_down_is_told(
         assert (reason, "connection refused" in message) == ("ErrImagePull", True)
     finally:
         down.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("expired", "certificate has expired"), ("other-name", "certificate is valid for 192.0.2.7, not")],
+)
+def test_a_bad_certificate_is_told(
+    cluster: Cluster, authority: Authority, tmp_path: Path, name: str, said: str
+) -> None:
+    bad = authority.issue(str(HOST), days=-1) if name == "expired" else authority.issue("192.0.2.7")
+    server = DockerRegistry(tmp_path, bad, host=str(HOST)).start()
+    registry = Registry(address=server.address, user=USER, password=PasswordReference(environment="P"))
+    site = Site(registry, f"{registry.image}@sha256:{'0' * 64}", server)
+    try:
+        site.tell_nodes(authority.pem.read_text())
+        reason, message = cluster.outcome(cluster.start(name, site, GOOD))
+        print(f"\nMESSAGE {name}: {message}")
+        assert (reason, said in message) == ("ErrImagePull", True)
+    finally:
+        site.close()
