@@ -7,24 +7,23 @@ ARG BASE=docker.io/library/python:3.12-slim-bookworm
 
 FROM ${BASE} AS tools
 ARG LOCK=requirements.lock
-ARG TORCH=cuda
 WORKDIR /build
 COPY infra/image/lock.py pyproject.toml ./
 COPY ${LOCK} requirements.lock
 COPY packages packages
-# Which packages, and pip and what builds our own one: none of this gets into the image.
+# pip, and what builds our own package: none of it gets into the image.
 RUN --mount=type=secret,id=pip.conf --mount=type=secret,id=ca.pem \
     set -eu; \
     [ ! -s /run/secrets/pip.conf ] || export PIP_CONFIG_FILE=/run/secrets/pip.conf; \
     [ ! -s /run/secrets/ca.pem ] || export PIP_CERT=/run/secrets/ca.pem; \
     export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_INPUT=1 PIP_ROOT_USER_ACTION=ignore; \
-    mkdir wanted; \
-    for part in tools runtime torch; do \
-      python3 lock.py requirements.lock pyproject.toml "${TORCH}" $part > wanted/$part.txt; \
-    done; \
+    python3 lock.py requirements.lock pyproject.toml tools > tools.txt; \
     python3 -m venv venv; \
-    venv/bin/pip install --require-hashes --no-deps --requirement wanted/tools.txt; \
+    venv/bin/pip install --require-hashes --no-deps --requirement tools.txt; \
     venv/bin/pip wheel --no-deps --no-build-isolation --wheel-dir wanted ./packages/dvc-smb
+ARG TORCH=cuda
+RUN python3 lock.py requirements.lock pyproject.toml runtime "${TORCH}" > wanted/runtime.txt \
+    && python3 lock.py requirements.lock pyproject.toml torch "${TORCH}" > wanted/torch.txt
 
 FROM ${BASE}
 # A number, so that a cluster can see that it is not root; in /etc/passwd, because libraries ask for a name and a home.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,12 +24,15 @@ from certificates import Authority
 from checkouts import git
 from package_index import PackageIndex
 from registries import PASSWORD, USER, DockerRegistry
+from stack_fixtures import client_variables
 
 from configs.problems import UserError
+from infra.image.builders import find_builder
 from infra.image.making import open_making
 from infra.image.plan import make_plan
 from infra.image.record import ImageRecord, current_image, read_records
 from infra.registry.problems import Reason, RegistryError
+from infra.stack.state import Stack
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="building images in a container needs root")
 
@@ -38,12 +42,14 @@ class Place:
     """A checkout with its registry, its package index and its container tools.
 
     Attributes:
+        tools: what builds. node: what has none of its images, and pulls them.
         said: every line that making images said.
     """
 
     folder: Path
     checkout: Path
     tools: ContainerTools
+    node: ContainerTools
     registry: DockerRegistry
     index: PackageIndex
     site: dict[str, Any]
@@ -70,26 +76,25 @@ class Place:
 
     def inside(self, image: str, *command: str) -> str:
         """Run a command in an image as its user, and return what it prints."""
-        container = self.tools.run("buildah", "from", "--pull-never", image).stdout.strip()
+        container = self.node.run("buildah", "from", "--pull-never", image).stdout.strip()
         try:
-            return self.tools.run("buildah", "run", "--isolation", "chroot", container, "--", *command).stdout.strip()
+            return self.node.run("buildah", "run", "--isolation", "chroot", container, "--", *command).stdout.strip()
         finally:
-            self.tools.run("buildah", "rm", container)
+            self.node.run("buildah", "rm", container)
 
     def pull(self, image: str) -> None:
         """Pull an image from the registry as a node would: with login and CA, by its digest."""
-        self.tools.run("podman", "rmi", "--all", "--force", check=False)
         folder = self.folder / "pull"
         folder.mkdir(exist_ok=True)
         (folder / "ca.crt").write_bytes(Path(self.site["registry"]["ca"]).read_bytes())
         login = ["--creds", f"{USER}:{PASSWORD}", "--cert-dir", str(folder)]
-        self.tools.run("podman", "pull", *login, image)
+        self.node.run("podman", "pull", *login, image)
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("image")
-    tools = ContainerTools(folder / "containers")
+    tools, node = ContainerTools(folder / "containers"), ContainerTools(folder / "node")
     authority = Authority(folder / "ca")
     index = PackageIndex(folder / "index", authority.issue("127.0.0.1"))
     password = folder / "password"
@@ -116,10 +121,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
                 },
             }
             checkout = images.make_checkout(folder / "checkout", images.fill(index), site)
-            yield Place(folder, checkout, tools, registry, index, site, [])
+            yield Place(folder, checkout, tools, node, registry, index, site, [])
     finally:
         index.close()
         tools.remove()
+        node.remove()
         os.environ.clear()
         os.environ.update(usual)
 
@@ -179,7 +185,7 @@ def test_podman_builds_what_is_committed_and_pushes_it_once(place: Place) -> Non
     assert current_image(place.home) == again
 
     place.pull(record.reference)
-    about = json.loads(place.tools.run("podman", "inspect", record.reference).stdout)[0]
+    about = json.loads(place.node.run("podman", "inspect", record.reference).stdout)[0]
     assert about["User"] == "10001:10001"
     assert about["Labels"]["org.opencontainers.image.revision"] == record.commit
     assert about["Labels"]["mlops.requirements.lock.sha256"] == record.lock_sha256
@@ -210,18 +216,16 @@ def test_podman_builds_what_is_committed_and_pushes_it_once(place: Place) -> Non
         "unknown": [],
         "lock_sha256": record.lock_sha256,
     }
-    mounted = Path(place.tools.run("podman", "image", "mount", record.reference).stdout.strip())
+    mounted = Path(place.node.run("podman", "image", "mount", record.reference).stdout.strip())
     assert (mounted / "opt/mlops/image.json").is_file()
     for secret in (PASSWORD, package_index.PASSWORD):
         assert not holds(mounted, secret)
-    place.tools.run("podman", "image", "umount", record.reference)
+    place.node.run("podman", "image", "umount", record.reference)
     assert not holds(place.registry.storage, package_index.PASSWORD)
 
 
 def test_buildah_builds_without_cuda(place: Place) -> None:
     place.settle("image", builder="buildah", torch="cpu")
-    place.tools.run("podman", "rmi", "--all", "--force", check=False)
-    place.tools.make_base()
     record, built = place.make()
     assert built
     assert record.torch == "cpu"
@@ -231,7 +235,7 @@ def test_buildah_builds_without_cuda(place: Place) -> None:
     assert current_image(place.home) == record
 
 
-def test_a_dirty_checkout_is_refused_unless_asked_for(place: Place) -> None:
+def test_a_dirty_checkout_is_refused_unless_the_flow_is_asked_for_it(place: Place, stack: Stack) -> None:
     train = place.checkout / "ml" / "train.py"
     clean = train.read_text()
     train.write_text(f"{clean}# tried something\n")
@@ -241,17 +245,29 @@ def test_a_dirty_checkout_is_refused_unless_asked_for(place: Place) -> None:
             place.make()
         assert "      ml/train.py\n      ml/new.py (not tracked)" in str(caught.value)
         assert "--dirty" in str(caught.value)
-        place.tools.make_base()
-        record, built = place.make(dirty=True)
-        assert built
+        flow = "from flows.build_image import build_image; build_image(dirty=True)"
+        ran = subprocess.run(
+            [sys.executable, "-c", flow],
+            cwd=place.checkout,
+            env={**client_variables(stack), **place.tools.environment},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        said = ran.stdout + ran.stderr
+        assert ran.returncode == 0, said
+        record = current_image(place.home)
         assert record.dirty
         assert "-dirty-" in record.tag
-        assert "not in the image, as git does not track it: ml/new.py" in place.said
+        assert "not in the image, as git does not track it: ml/new.py" in said
+        assert f"deployments now use {record.reference}" in said
+        assert PASSWORD not in said
         script = (
             "import json, os; told = json.load(open('image.json'));"
             "print(told['diff'], os.path.exists('ml/new.py'), open('ml/train.py').read()[-18:])"
         )
-        told = place.inside(f"{place.registry.address}/mlops/test:{record.tag}", "python", "-c", script)
+        place.pull(record.reference)
+        told = place.inside(record.reference, "python", "-c", script)
         assert "+# tried something" in told
         assert told.endswith("False # tried something")
         train.write_text(f"{clean}# tried something else\n")
@@ -287,8 +303,6 @@ def test_a_registry_that_refuses_is_told_before_anything_is_built(place: Place) 
 
 
 def test_no_builder_says_of_each_why(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    from infra.image.builders import find_builder
-
     monkeypatch.setenv("PATH", str(place.folder))
     with pytest.raises(UserError, match="docker is not installed; podman is not installed; buildah is not installed"):
         find_builder(None)
