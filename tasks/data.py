@@ -25,8 +25,10 @@ def fetch_data(job: Job) -> str:
         log().info("data %s is here", digest)
         return digest
     try:
-        job.dvc.pull(job.data_file)
-        log().info("data %s pulled from the share", digest)
+        if fetched := job.dvc.pull(job.data_file):
+            log().info("data %s pulled from the share, %d files", digest, fetched)
+        else:
+            log().info("data %s is in this machine's cache", digest)
     except MissingDataError:
         if not _is_shipped(digest) or folder.exists():
             raise

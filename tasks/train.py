@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, cast
 from uuid import UUID
 
@@ -14,6 +15,11 @@ from tasks.job import Job
 from tasks.stages import run_stage
 from tasks.tracking import Tracking
 from tasks.verbs import log, verb
+
+ARTIFACT = "training"
+"""Key of the artifact that shows how far a training is."""
+EVERY_S = 5.0
+"""Seconds between two updates of it within an epoch."""
 
 
 @verb("train")
@@ -55,15 +61,22 @@ class _Progress:
 
     def __init__(self) -> None:
         self._artifact: UUID | None = None
+        self._done = self._epochs = 0
+        self._told = 0.0
 
     def on_event(self, event: dict[str, Any]) -> None:
-        if event["kind"] != "epoch":
-            return
-        percent = 100.0 * event["epoch"] / event["epochs"]
-        said = f"epoch {event['epoch']} of {event['epochs']}"
+        if event["kind"] == "epoch":
+            self._done, self._epochs = event["epoch"], event["epochs"]
+            self._show(float(self._done), f"epoch {self._done} of {self._epochs}")
+        elif event["kind"] == "progress" and self._epochs and time.monotonic() - self._told > EVERY_S:
+            self._show(self._done + event["done"] / max(event["total"], 1), event["message"])
+
+    def _show(self, epochs: float, said: str) -> None:
+        percent = 100.0 * epochs / self._epochs
+        self._told = time.monotonic()
         try:
             if self._artifact is None:
-                self._artifact = cast(UUID, create_progress_artifact(percent, key="training", description=said))
+                self._artifact = cast(UUID, create_progress_artifact(percent, key=ARTIFACT, description=said))
             else:
                 update_progress_artifact(self._artifact, percent, description=said)
         except Exception as error:  # the server may be away for a while, and whatever it says, training goes on

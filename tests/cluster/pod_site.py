@@ -110,7 +110,7 @@ class PodSite:
         self.dvc("remote", "modify", "--local", "share", "url", url, where=self.root)
         self.dvc("push", "data.dvc", where=self.root, DVC_SMB_PASSWORD_FILE=password)
         share = SmbStorage(url=url, password=PasswordReference(file=Path(password)))
-        resources = Resources(cpu="700m", memory="1500Mi", shm="64Mi", priority_class="system-run", ttl_s=600)
+        resources = Resources(cpu="400m", memory="1500Mi", shm="64Mi", priority_class="system-run", ttl_s=600)
         cluster = Cluster(namespace=self.namespace, cache=self.cache, training=resources)
         wanted = Wanted(cluster, self.image, share=share)
         apply(self.client, [*self._objects(wanted, smbd.password)])
@@ -164,22 +164,35 @@ class PodSite:
     def dvc(self, *arguments: str, where: Path, **variables: str) -> str:
         return check(where, "dvc", *arguments, PYTHONPATH=self.path, **variables)
 
-    def ask(self, path: str, body: object = None) -> Any:
-        """Ask the Prefect server: POST with a body, GET without."""
+    def ask(self, path: str, body: object = None, method: str = "") -> Any:
+        """Ask the Prefect server: POST with a body, GET without, unless a method is named."""
         variables = self.variables()
         user, _, password = variables["PREFECT_API_AUTH_STRING"].partition(":")
         url = f"{variables['PREFECT_API_URL']}/{path}"
         with httpx.Client(auth=(user, password), timeout=60) as client:
-            answer = client.get(url) if body is None else client.post(url, json=body)
+            answer = client.request(method or ("GET" if body is None else "POST"), url, json=body)
         answer.raise_for_status()
-        return answer.json()
+        return answer.json() if answer.content else None
 
-    def run(self, deployment: str = "train-forklift/kubernetes", *, where: str = "", **parameters: Any) -> str:
-        """Start a run, on the node ``where`` if given, and return its id."""
+    def run(self, deployment: str = "train-forklift/kubernetes", **parameters: Any) -> str:
+        """Start a run and return its id."""
         found = self.ask(f"deployments/name/{deployment}")
-        variables = {"node_selector": {"kubernetes.io/hostname": where}} if where else {}
-        body = {"parameters": parameters, "job_variables": variables, "state": {"type": "SCHEDULED"}}
+        body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
         return str(self.ask(f"deployments/{found['id']}/create_flow_run", body)["id"])
+
+    def place(self, node: str, deployment: str = "train-forklift/kubernetes") -> None:
+        """Have all pods that are made from now on on this node; a run that is started again goes there, too."""
+        found = self.ask(f"deployments/name/{deployment}")
+        variables = found["job_variables"] | {"node_selector": {"kubernetes.io/hostname": node}}
+        self.ask(f"deployments/{found['id']}", {"job_variables": variables}, "PATCH")
+
+    def evict(self, run: str) -> str:
+        """Evict the run's pod, as draining its node does, and return its name."""
+        from lightkube.models.meta_v1 import ObjectMeta
+
+        (name,) = (pod.metadata.name for pod in self.pods(run) if pod.status.phase == "Running")
+        self.client.create(Pod.Eviction(metadata=ObjectMeta(name=name, namespace=self.namespace)), name)
+        return str(name)
 
     def state(self, run: str) -> str:
         return str(self.ask(f"flow_runs/{run}")["state"]["name"])
