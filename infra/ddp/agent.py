@@ -18,6 +18,7 @@ and the ranks' own.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import signal
@@ -27,7 +28,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from configs.problems import UserError
 from infra.ddp.command import TORCHRUN
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 NOTE = "[worker] "
 EVENT = "[event] "
+READY = "ready"
+"""The note of a worker that has its data, and begins to look for its peers."""
 STARTED = "ranks started"
 """How the note begins that tells of ranks that were started."""
 PASSING = 75
@@ -47,6 +50,10 @@ SAY_S = 10.0
 """Seconds between two notes that say who is missing."""
 
 _RENDEZVOUS = re.compile(r"\b(Rendezvous(Connection|Timeout|Closed|State)Error|Dist(Network|Store)Error)\b.*")
+
+_TORCHRUN = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+"""Torch 2.15's rank 0 otherwise publishes the ranks' store in its first round alone: a pod that replaces another waits
+for it for a minute, and all end with ``DistStoreError``."""
 
 
 class TerminatedError(Exception):
@@ -57,16 +64,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one worker to its end and return its exit code."""
     options = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, _terminate)
-    try:
-        return Agent(options).run()
-    except TerminatedError:
-        say("told to end: the ranks were ended")
-        return 128 + signal.SIGTERM
+    with contextlib.ExitStack() as stack:
+        if options.log is not None:
+            with contextlib.suppress(OSError):
+                options.log.parent.mkdir(parents=True, exist_ok=True)
+                _copies[:] = [stack.enter_context(options.log.open("a", encoding="utf-8", buffering=1))]
+        try:
+            return Agent(options).run()
+        except TerminatedError:
+            say("told to end: the ranks were ended")
+            return 128 + signal.SIGTERM
 
 
 def say(line: str) -> None:
     """Write a note."""
-    print(f"{NOTE}{line}", flush=True)
+    echo(f"{NOTE}{line}")
+
+
+def echo(line: str) -> None:
+    """Write a line to the log, and to its copy on the share if there is one."""
+    print(line, flush=True)
+    if _copies:
+        with contextlib.suppress(OSError):  # a share that is away or full stops no training
+            _copies[0].write(f"{line}\n")
+
+
+_copies: list[TextIO] = []
 
 
 class Peers:
@@ -111,6 +134,7 @@ class Agent:
         """Run torchrun to its end, again where only the rendezvous was lost; return the worker's exit code."""
         if self._options.data and (trouble := _fetch(self._options.data)) is not None:
             return trouble
+        say(READY)
         for attempt in range(self._options.restarts + 1):
             if attempt:
                 say(f"starting torchrun again, {attempt} of {self._options.restarts}")
@@ -145,7 +169,7 @@ class Agent:
 
         def on_line(line: str) -> None:
             nonlocal lost, waiting
-            print(line, flush=True)
+            echo(line)
             waiting = transcript.add(line) is not None or waiting
             if match := _RENDEZVOUS.search(line):
                 lost = match[0]
@@ -153,14 +177,14 @@ class Agent:
         def on_tick() -> None:
             nonlocal attempts, waiting
             for text in self._events.new():
-                print(f"{EVENT}{text}", flush=True)
+                echo(f"{EVENT}{text}")
             if (now := self._attempts()) != attempts:
                 attempts, waiting = now, False
                 say(f"{STARTED}, attempt {attempts}")
             elif waiting:
                 self._say_missing()
 
-        child = guarded(self._command(), cwd=Path.cwd(), env={**os.environ, "PYTHONPATH": _python_path()})
+        child = guarded(self._command(), cwd=Path.cwd(), env={**os.environ, **_TORCHRUN, "PYTHONPATH": _python_path()})
         try:
             pump(child, lambda line: False, on_line, on_tick)
             status = child.wait()
@@ -237,7 +261,7 @@ def _fetch(file: str) -> int | None:
             dvc.connect(open_share(root, home_folder(root)))
             _pull(dvc, file)
     except UserError as error:
-        print(f"error:\n{error}", flush=True)
+        echo(f"error:\n{error}")
         return PASSING if isinstance(error, ShareError) else 1
     return None
 
@@ -291,6 +315,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--wait-s", type=float, required=True, help="for the rendezvous' host")
     parser.add_argument("--log-dir", required=True, help="torchrun's")
     parser.add_argument("--data", help="the .dvc file of the dataset")
+    parser.add_argument("--log", type=Path, help="file for a copy of this log")
     parser.add_argument("torchrun", nargs="+", help="torchrun's arguments")
     return parser
 

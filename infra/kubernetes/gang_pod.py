@@ -25,6 +25,7 @@ NODE_LOST_S = 30
 """Seconds after which the pods of a node that is not ready are given up; Kubernetes' own default is 300."""
 ROOT, SHARE, CACHE = PurePosixPath("/opt/mlops"), PurePosixPath("/share"), PurePosixPath("/cache")
 USER = 10001
+LOG_NAME = "worker-$(JOB_COMPLETION_INDEX).$(POD)"
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,9 @@ class Space:
         shm: the most bytes that ``/dev/shm`` may hold; they count into the worker's memory.
         ttl_s: seconds that a finished Job with its pods and their logs is kept.
         domain: of the cluster's DNS.
-        pull_secret: name of the Secret to pull the image with.
-        share_volumes, share_mounts: with which a pod has the share at :data:`SHARE`; none: it is not mounted.
+        pull_secrets: names of the Secrets to pull the image with.
+        kept: folder in a pod below which is kept what must outlive it.
+        share_volumes, share_mounts: with which a pod has the share mounted; none: it is not.
         environment: of every pod: how it reaches the share.
         secrets: environment variables from Secrets: a Secret's name and key by variable.
         deadline_s: seconds after which a gang is ended; None: never.
@@ -50,7 +52,8 @@ class Space:
     shm: int
     ttl_s: int
     domain: str = "cluster.local"
-    pull_secret: str | None = None
+    pull_secrets: tuple[str, ...] = ()
+    kept: PurePosixPath = SHARE
     share_volumes: tuple[Manifest, ...] = ()
     share_mounts: tuple[Manifest, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -64,11 +67,6 @@ class Space:
     def home(self) -> PurePosixPath:
         """The state folder in a pod."""
         return ROOT / ".mlops"
-
-    @property
-    def kept(self) -> PurePosixPath:
-        """The folder below which is kept what must outlive a pod: the share, or else the pod's own disk."""
-        return SHARE if self.share_mounts else self.home
 
 
 def labels(gang: Gang) -> dict[str, str]:
@@ -120,7 +118,7 @@ def _spec(gang: Gang, space: Space) -> Manifest:
         },
         **({"schedulerName": "volcano"} if isinstance(gang.scheduler, Volcano) else {}),
         **({"priorityClassName": space.priority_class} if space.priority_class else {}),
-        **({"imagePullSecrets": [{"name": space.pull_secret}]} if space.pull_secret else {}),
+        **({"imagePullSecrets": [{"name": name} for name in space.pull_secrets]} if space.pull_secrets else {}),
         **({"nodeSelector": dict(space.node_selector)} if space.node_selector else {}),
         "tolerations": [
             {"key": "node.kubernetes.io/not-ready", **lost},
@@ -172,7 +170,11 @@ def _worker(gang: Gang, space: Space) -> Manifest:
         "workingDir": str(ROOT),
         "command": ["python", "-m", "infra.ddp.agent"],
         "args": _arguments(gang, space),
-        "env": [*({"name": name, "value": value} for name, value in _environment(gang, space).items()), *secrets],
+        "env": [
+            {"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+            *({"name": name, "value": value} for name, value in _environment(gang, space).items()),
+            *secrets,
+        ],
         "ports": [{"name": "rendezvous", "containerPort": PORT, "protocol": "TCP"}],
         "resources": {
             # No limit of the processor: it would slow a training down to nobody's gain.
@@ -191,7 +193,7 @@ def _worker(gang: Gang, space: Space) -> Manifest:
 
 def _volumes(gang: Gang, space: Space) -> list[Manifest]:
     # More than half of the memory in /dev/shm leaves too little for the processes that fill it.
-    shm = str(min(space.shm, gang.memory // 2))
+    shm = bytes_text(min(space.shm, gang.memory // 2))
     cache = {"name": "cache", "hostPath": {"path": str(space.cache), "type": "DirectoryOrCreate"}}
     return [
         {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": shm}},
@@ -224,6 +226,8 @@ def _arguments(gang: Gang, space: Space) -> list[str]:
         "wait-s": wait_s,
         "log-dir": log_dir,
         **({"data": gang.data.file} if gang.data else {}),
+        # Of a pod that is gone, Kubernetes has no log any more.
+        **({"log": space.kept / folder(gang) / "logs" / f"{LOG_NAME}.log"} if space.share_mounts else {}),
     }
     return [*(f"--{key}={value}" for key, value in own.items()), "--", *options]
 
@@ -244,4 +248,9 @@ def _environment(gang: Gang, space: Space) -> dict[str, str]:
 
 def _amounts(gang: Gang, workers: int) -> dict[str, str]:
     gpus = {"nvidia.com/gpu": str(gang.gpus * workers)} if gang.gpus else {}
-    return {"cpu": f"{math.ceil(gang.cpu * workers * 1000)}m", "memory": str(gang.memory * workers), **gpus}
+    return {"cpu": f"{math.ceil(gang.cpu * workers * 1000)}m", "memory": bytes_text(gang.memory * workers), **gpus}
+
+
+def bytes_text(number: int) -> str:
+    """Return bytes as people read them, where that is exact."""
+    return f"{number >> 20}Mi" if number % (1 << 20) == 0 else str(number)

@@ -46,6 +46,7 @@ def variables(cluster: Cluster, image: str, pull_secrets: list[str]) -> dict[str
     """Return the schema of :class:`Variables` with the site's values as defaults."""
     training = cluster.training
     defaults: dict[str, Any] = {
+        "env": {},
         "namespace": cluster.namespace,
         "image": image,
         "image_pull_secrets": [{"name": name} for name in pull_secrets],

@@ -54,7 +54,7 @@ def manifests(wanted: Wanted) -> list[dict[str, Any]]:
                 secret_value("MLFLOW_AUTH_ADMIN_PASSWORD", CREDENTIALS, "mlflow-password"),
                 secret_value("MLFLOW_FLASK_SERVER_SECRET_KEY", CREDENTIALS, "mlflow-secret-key"),
             ],
-            probes=probes(http_get("/health", MLFLOW_PORT), start_s=180),
+            probes=probes(http_get("/health", MLFLOW_PORT), start_s=600),
             memory=("512Mi", "2Gi"),
             volumes=[{"name": "artifacts", "persistentVolumeClaim": {"claimName": VOLUME}}],
             mounts=[mounted],
