@@ -32,8 +32,8 @@ class Snapshot:
     """Objects as the API gives them, as plain JSON values.
 
     Attributes:
-        requested: what the pods of each node reserve (quantities as floats, by node and resource), None where pods of
-            other namespaces may not be read.
+        requested: what the pods of each node reserve (quantities as floats, by node and resource).
+        partial: pods of other namespaces may not be read, and are left out of ``requested``.
         nodes: None where nodes may not be read.
         logs: last lines of containers, by ``pod/container``.
     """
@@ -42,7 +42,8 @@ class Snapshot:
     pods: list[Object] = field(default_factory=list)
     events: list[Object] = field(default_factory=list)
     nodes: list[Object] | None = None
-    requested: dict[str, dict[str, float]] | None = None
+    requested: dict[str, dict[str, float]] = field(default_factory=dict)
+    partial: bool = False
     quotas: list[Object] = field(default_factory=list)
     claims: list[Object] = field(default_factory=list)
     logs: dict[str, list[str]] = field(default_factory=dict)
@@ -75,14 +76,16 @@ def read_surroundings(client: Client, namespace: str, seen: Snapshot) -> Snapsho
     from lightkube.resources.core_v1 import Event, Node, PersistentVolumeClaim, Pod, ResourceQuota
 
     nodes = _allowed(lambda: _dicts(client.list(Node)))
-    others = _allowed(lambda: _dicts(client.list(Pod, namespace="*"))) if nodes is not None else None
+    everywhere = _allowed(lambda: _dicts(client.list(Pod, namespace="*"))) if nodes else []
+    pods = everywhere if everywhere is not None else _dicts(client.list(Pod, namespace=namespace))
     node_events = _allowed(lambda: _dicts(client.list(Event, namespace="default"), _about("Node"))) or []
     return Snapshot(
         jobs=seen.jobs,
         pods=seen.pods,
         events=(_allowed(lambda: _dicts(client.list(Event, namespace=namespace))) or []) + node_events,
         nodes=nodes,
-        requested=None if others is None else requested_by_node(others),
+        requested=requested_by_node(pods),
+        partial=everywhere is None,
         quotas=_allowed(lambda: _dicts(client.list(ResourceQuota, namespace=namespace))) or [],
         claims=_allowed(lambda: _dicts(client.list(PersistentVolumeClaim, namespace=namespace))) or [],
         logs=_logs(client, namespace, seen.pods),

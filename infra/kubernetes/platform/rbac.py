@@ -19,6 +19,9 @@ _RULES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("", "events", _LOOK),
     ("", "persistentvolumeclaims", ("get", "list")),
     ("", "resourcequotas", ("get", "list")),
+    # The supervisor takes away gangs whose run is over, and holds a Lease so that two of them act as one.
+    ("", "services", ("get", "list", "delete")),
+    ("coordination.k8s.io", "leases", ("get", "create", "update")),
 )
 _GANG_RULES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     # Applying is a patch; an elastic gang changes its Job.
