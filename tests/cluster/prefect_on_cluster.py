@@ -68,7 +68,7 @@ class Prefect:
         command = [sys.executable, "-m", "infra.kubernetes.worker", "--pool", POOL, "--namespace", namespace]
         variables = {**self.environment, "KUBECONFIG": kubeconfig, "PREFECT_WORKER_QUERY_SECONDS": "1"}
         process = self._spawn("worker", [*command, "--ready", str(ready)], variables)
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 180
         while not ready.exists():
             assert time.monotonic() < deadline, self.said("worker")
             time.sleep(0.2)
