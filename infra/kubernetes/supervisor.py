@@ -107,7 +107,7 @@ class Supervisor:
         if not leads:
             self._since.clear()
             return
-        seen, api_error = await self._objects(bool(runs))
+        seen, api_error = await self._objects(runs)
         if runs:
             pool = await read_pool(prefect, self._pool)
             current: set[tuple[UUID, str]] = set()
@@ -119,15 +119,16 @@ class Supervisor:
         if not api_error and self._looks % GANGS_EVERY == 1:
             await self._sweep(prefect, now)
 
-    async def _objects(self, wanted: bool) -> tuple[Snapshot, str]:
+    async def _objects(self, runs: list[FlowRun]) -> tuple[Snapshot, str]:
         """Read the cluster; the error's text when its API is away."""
         import httpx2
 
-        if not wanted:
+        if not runs:
             return Snapshot(), ""
+        at_work = {str(run.id) for run in runs if run.state is not None and run.state.is_running()}
         try:
             seen = await asyncio.to_thread(read_objects, self._client, self._namespace)
-            return await asyncio.to_thread(read_surroundings, self._client, self._namespace, seen), ""
+            return await asyncio.to_thread(read_surroundings, self._client, self._namespace, seen, at_work), ""
         except httpx2.HTTPError as error:
             return Snapshot(), clean_line(f"{type(error).__name__}: {error}")
 

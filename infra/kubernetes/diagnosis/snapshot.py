@@ -6,8 +6,9 @@ Values of environment variables and the contents of Secrets and ConfigMaps are n
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from infra.kubernetes.diagnosis.masking import clean_line
@@ -65,10 +66,13 @@ def read_runs(client: Client, namespace: str) -> Snapshot:
     )
 
 
-def read_surroundings(client: Client, namespace: str, seen: Snapshot) -> Snapshot:
-    """Add to ``seen`` what tells why a run is stuck: events, nodes, quotas, claims, and the logs of ended containers.
+def read_surroundings(client: Client, namespace: str, seen: Snapshot, at_work: Collection[str] = ()) -> Snapshot:
+    """Add to ``seen`` what tells why a run is stuck: events, nodes, quotas, claims, and the ends of logs.
 
     What may not be read is left out.
+
+    Args:
+        at_work: ids of runs that say themselves how they are: their pods' logs are read only after their end.
 
     Raises:
         httpx2.HTTPError: the API is away.
@@ -88,7 +92,7 @@ def read_surroundings(client: Client, namespace: str, seen: Snapshot) -> Snapsho
         partial=everywhere is None,
         quotas=_allowed(lambda: _dicts(client.list(ResourceQuota, namespace=namespace))) or [],
         claims=_allowed(lambda: _dicts(client.list(PersistentVolumeClaim, namespace=namespace))) or [],
-        logs=_logs(client, namespace, seen.pods),
+        logs=_logs(client, namespace, seen.pods, nodes or [], at_work),
     )
 
 
@@ -108,19 +112,39 @@ def requested_by_node(pods: Iterable[Object]) -> dict[str, dict[str, float]]:
     return sums
 
 
-def _logs(client: Client, namespace: str, pods: Iterable[Object]) -> dict[str, list[str]]:
-    """Read the last lines of what has run; a log that is gone or out of reach is no error."""
+def _logs(
+    client: Client, namespace: str, pods: Iterable[Object], nodes: Iterable[Object], at_work: Collection[str]
+) -> dict[str, list[str]]:
+    """Read the last lines of what has run.
+
+    A log that is gone is no error. A node that does not answer is asked once: the API server waits for its kubelet,
+    and that is no sign of the API being away.
+    """
+    import httpx2
+
+    silent = {node["metadata"]["name"] for node in nodes if not _ready(node)}
     logs: dict[str, list[str]] = {}
     for pod in pods:
-        name = pod["metadata"]["name"]
-        statuses = pod.get("status", {}).get("containerStatuses") or []
-        for status in statuses:
-            if not ({"running", "terminated"} & set(status.get("state") or {})):
+        name, node = pod["metadata"]["name"], pod["spec"].get("nodeName")
+        quiet = (pod["metadata"].get("labels") or {}).get(RUN) in at_work
+        for status in pod.get("status", {}).get("containerStatuses") or []:
+            state = set(status.get("state") or {})
+            if node in silent or not state & ({"terminated"} if quiet else {"running", "terminated"}):
                 continue
-            lines = _allowed(lambda name=name, status=status: _tail(client, namespace, name, status["name"]))  # type: ignore[misc]
+            read = partial(_tail, client, namespace, name, status["name"])
+            try:
+                lines = _allowed(read)
+            except httpx2.TransportError:
+                silent.add(node)
+                continue
             if lines:
                 logs[f"{name}/{status['name']}"] = lines
     return logs
+
+
+def _ready(node: Object) -> bool:
+    conditions = (node.get("status") or {}).get("conditions") or ()
+    return any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
 
 
 def _tail(client: Client, namespace: str, pod: str, container: str) -> list[str]:
