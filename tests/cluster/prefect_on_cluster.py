@@ -68,7 +68,7 @@ class Prefect:
         command = [sys.executable, "-m", "infra.kubernetes.worker", "--pool", POOL, "--namespace", namespace]
         variables = {**self.environment, "KUBECONFIG": kubeconfig, "PREFECT_WORKER_QUERY_SECONDS": "1"}
         process = self._spawn("worker", [*command, "--ready", str(ready)], variables)
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 180
         while not ready.exists():
             assert time.monotonic() < deadline, self.said("worker")
             time.sleep(0.2)
@@ -95,6 +95,7 @@ class Prefect:
             "terminationGracePeriodSeconds": 30,
             "volumes": [{"name": "flows", "configMap": {"name": "flows"}}],
             "nodeSelector": "{{ node_selector }}",
+            "affinity": "{{ affinity }}",
         }
         container = pod["containers"][0]
         container["volumeMounts"] = [{"name": "flows", "mountPath": "/flows"}]
@@ -106,6 +107,7 @@ class Prefect:
         variables |= {
             "deadline": {"type": "integer"},
             "node_selector": {"type": "object"},
+            "affinity": {"type": "object"},
             "resources": {"type": "object", "default": {"requests": {"cpu": "10m"}}},
         }
         self.ask("/work_pools/", {"name": POOL, "type": "kubernetes", "base_job_template": template})

@@ -70,17 +70,9 @@ def _taken(facts: Facts, pod: Pod) -> Diagnosis | None:
             avoid=(pod.node,),
         )
     if reason == "PreemptionByScheduler" or pod.reason == "Preempted" or pod.said("Preempted"):
-        by = next(
-            (
-                m.group(1)
-                for event in pod.said("Preempted")
-                if (m := re.search(r"[Pp]reempted by (\S+)", event.message))
-            ),
-            "",
-        )
         return Diagnosis(
             Category.PREEMPTED,
-            f"A pod of higher priority{f' ({by})' if by else ''} took the place of the run's on {pod.node}.",
+            f"A pod of higher priority took the place of the run's on {pod.node}.",
             words,
             f"wait: {_AGAIN}; or give the deployment a higher priority class",
             passing=True,
