@@ -19,7 +19,7 @@ RUN --mount=type=secret,id=pip.conf --mount=type=secret,id=ca.pem \
     set -eu; \
     [ ! -s /run/secrets/pip.conf ] || export PIP_CONFIG_FILE=/run/secrets/pip.conf; \
     [ ! -s /run/secrets/ca.pem ] || export PIP_CERT=/run/secrets/ca.pem; \
-    export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore; \
+    export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_INPUT=1 PIP_ROOT_USER_ACTION=ignore; \
     for part in tools runtime torch; do python3 lock.py requirements.lock pyproject.toml "${TORCH}" $part > $part.txt; done; \
     python3 -m venv tools; \
     python3 -m venv --without-pip /opt/mlops/.venv; \
@@ -27,7 +27,7 @@ RUN --mount=type=secret,id=pip.conf --mount=type=secret,id=ca.pem \
     tools/bin/pip wheel --no-deps --no-build-isolation --wheel-dir wheels ./packages/dvc-smb; \
     into="tools/bin/pip --python /opt/mlops/.venv/bin/python install --no-deps"; \
     $into --require-hashes --requirement runtime.txt; \
-    [ "${TORCH}" != cpu ] || $into --index-url "${TORCH_INDEX}" --requirement torch.txt; \
+    [ "${TORCH}" != cpu ] || $into --extra-index-url "${TORCH_INDEX}" --requirement torch.txt; \
     $into --no-index wheels/*.whl
 
 FROM ${BASE}

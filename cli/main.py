@@ -1,4 +1,7 @@
-"""The ``mlops`` command: each subcommand is the function of its name in ``cli/<name>.py``, imported when called."""
+"""The ``mlops`` command: each subcommand is the function of its name in ``cli/<name>.py``, imported when called.
+
+``build-image`` is ``build_image`` there.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ COMMANDS = {
     "status": "What runs where, the last runs, the champion.",
     "doctor": "Check everything the stack needs; says what is broken and how to mend it.",
     "train": "Run the main job and watch it: from the dataset to a registered model.",
+    "build-image": "Build the image that pods run from this commit, and push it to the site's registry.",
     "lineage": "Which commit, data, parameters and environment made a model.",
     "reproduce": "Make a model again in a checkout of its own and compare.",
     "rollback": "Give the champion's place back to the previous model.",
@@ -41,14 +45,19 @@ def application(arguments: list[str]) -> typer.Typer:
     app.callback()(_together)
     wanted = next((argument for argument in arguments if not argument.startswith("-")), None)
     for name, text in COMMANDS.items():
-        if importlib.util.find_spec(f"cli.{name}"):
+        if importlib.util.find_spec(f"cli.{_module(name)}"):
             app.command(name, help=text)(_load(name) if name == wanted else _not_called)
     return app
 
 
 def _load(name: str) -> Callable[..., None]:
-    function: Callable[..., None] = getattr(importlib.import_module(f"cli.{name}"), name)
+    module = _module(name)
+    function: Callable[..., None] = getattr(importlib.import_module(f"cli.{module}"), module)
     return function
+
+
+def _module(name: str) -> str:
+    return name.replace("-", "_")
 
 
 def _together() -> None:

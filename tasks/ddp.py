@@ -147,8 +147,9 @@ def launch(job: DdpJob) -> None:
         UserError: it cannot be started.
     """
     gang = job.gang
-    count = str(gang.least) if gang.least == gang.most else f"{gang.least} to {gang.most}"
-    log().info("%s: %s, %s workers of %d processes", gang.name, " ".join(gang.program), count, gang.processes)
+    workers = f"{gang.least} workers" if gang.least == gang.most else f"{gang.least} to {gang.most} workers"
+    each = f" of {gang.processes} processes" if gang.processes > 1 else ""
+    log().info("%s: %s on %s%s", gang.name, " ".join(gang.program), workers, each)
     job.launcher.launch(gang)
 
 

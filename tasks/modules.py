@@ -16,8 +16,8 @@ SHOWN = 40
 """Last lines of a failing module that make its error where it does not name one."""
 
 
-def run_module(job: Place, module: str, *arguments: str, below: Path | None = None) -> None:
-    """Run ``python -m module arguments`` in the checkout, with its events in the run's log.
+def run_module(job: Place, module: str, *arguments: str, below: Path | None = None) -> list[str]:
+    """Run ``python -m module arguments`` in the checkout, with its events in the run's log, and return what it printed.
 
     Args:
         below: a folder of ours whose path is left out of what is shown.
@@ -48,3 +48,4 @@ def run_module(job: Place, module: str, *arguments: str, below: Path | None = No
         raise UserError(Problem(f"python -m {module}", f"\n{said}"))
     for line in lines:
         log().debug("%s", line)
+    return lines

@@ -6,6 +6,7 @@ from typing import Any
 
 from infra.repository.dvc import Outcome, stage_key
 from infra.tracking.training import TRAIN_KEY
+from tasks.checkpoints import shared_checkpoints
 from tasks.job import Job
 from tasks.progress import ProgressArtifact
 from tasks.stages import run_stage
@@ -17,7 +18,7 @@ from tasks.verbs import verb
 def train(job: Job, tracking: Tracking, *, force: bool) -> Outcome:
     """Train, or fetch what was trained before from the same code, data and parameters.
 
-    A training that was killed goes on at its last whole epoch.
+    A training that was killed goes on at its last whole epoch, in a pod also on another node.
 
     Args:
         force: train although nothing changed.
@@ -30,8 +31,13 @@ def train(job: Job, tracking: Tracking, *, force: bool) -> Outcome:
     def on_event(event: dict[str, Any]) -> None:
         tracking.on_event(event)
         progress.on_event(event)
+        if copies is not None and event["kind"] == "epoch":
+            copies.epoch()
 
-    outcome = run_stage(job, "train", force=force, on_event=on_event)
+    with shared_checkpoints(job) as copies:
+        outcome = run_stage(job, "train", force=force, on_event=on_event)
+        if copies is not None:
+            copies.finished()
     key = stage_key(job.root, "train") or ""
     if outcome is Outcome.RAN:
         tracking.open().tags({TRAIN_KEY: key})

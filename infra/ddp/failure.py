@@ -69,7 +69,7 @@ class Transcript:
     def failures(self) -> list[RankFailure]:
         """Return the failures of torchrun's last report, the most likely cause first; none: it made no report."""
         found = parse_report(self._agent)
-        return sorted(found, key=lambda failure: (failure.exitcode == -signal.SIGTERM, self._is_victim(failure)))
+        return sorted(found, key=lambda failure: (failure.exitcode == -signal.SIGTERM, self.is_victim(failure)))
 
     def problem(self, gang: str, status: int) -> Problem:
         """Return the error of a gang whose torchrun ended with ``status``."""
@@ -82,7 +82,8 @@ class Transcript:
         said = "\n".join(self.last_words(first.rank)) or "(it said nothing)"
         return Problem(f"{gang}, rank {first.rank}", f"{first.how()}{again}; its last lines:\n{said}", _remedy(first))
 
-    def _is_victim(self, failure: RankFailure) -> bool:
+    def is_victim(self, failure: RankFailure) -> bool:
+        """Whether a rank seems to have failed only because it lost another."""
         return failure.exitcode > 0 and any(_LOST_PEER.search(line) for line in self.last_words(failure.rank))
 
 

@@ -30,7 +30,7 @@ def connect(cluster: Cluster) -> Client:
     from lightkube import Client
     from lightkube.core.exceptions import ApiError, ConfigError
 
-    config, source = _config(cluster)
+    config, source = load_config(cluster)
     server = config.cluster.server
     try:
         timeout = httpx2.Timeout(TIMEOUT_S)
@@ -64,8 +64,12 @@ def status_code(error: BaseException) -> int | None:
     return response.status_code if response is not None else getattr(status, "code", None)
 
 
-def _config(cluster: Cluster) -> tuple[SingleConfig, str]:
-    """Return the context to use and where it was read."""
+def load_config(cluster: Cluster) -> tuple[SingleConfig, str]:
+    """Return the context to use and where it was read.
+
+    Raises:
+        UserError: there is no such file or context, or it cannot be read.
+    """
     import yaml
     from lightkube import KubeConfig
     from lightkube.core.exceptions import ConfigError

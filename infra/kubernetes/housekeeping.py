@@ -23,6 +23,7 @@ from prefect.client.schemas.filters import (
     WorkPoolFilterName,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect_kubernetes import observer
 
 from infra.kubernetes.job_worker import PatientWorker
 from infra.kubernetes.lost import LABEL, Job, Lost, Mismatch, Remedy
@@ -40,6 +41,7 @@ async def keep_house(worker: PatientWorker, pool: str, namespace: str) -> None:
     said = ""
     while True:
         try:
+            _see_to_observer()
             async with get_client() as client:
                 if count := await skip_missed(client, pool, datetime.now(UTC)):
                     print(f"skipped {count} missed scheduled runs")
@@ -76,13 +78,22 @@ async def _mend(client: PrefectClient, api: ApiClient, worker: PatientWorker, fo
         worker.take_over(run)
     elif found.remedy is Remedy.REMEMBER and job is not None:
         await client.update_flow_run(run.id, infrastructure_pid=f"{job.namespace}:{job.name}")
-    elif found.remedy is Remedy.DELETE_JOB and job is not None:
+    if found.remedy in (Remedy.DELETE_JOB, Remedy.CANCEL) and job is not None:
         with contextlib.suppress(ApiException):  # gone by itself in the meantime; if not, the next look finds it
             await BatchV1Api(api).delete_namespaced_job(job.name, job.namespace, propagation_policy="Background")
-    else:
+    if found.remedy in (Remedy.CRASH, Remedy.CANCEL):
         kind = StateType.CRASHED if found.remedy is Remedy.CRASH else StateType.CANCELLED
         state: State[None] = State(type=kind, name=kind.value.title(), message=found.why)
         await client.set_flow_run_state(run.id, state, force=True)
+
+
+def _see_to_observer() -> None:
+    """Start the observer again when its thread has died: it gives up on an API that is away for long."""
+    thread = observer._observer_thread
+    if thread is not None and not thread.is_alive():
+        print("the observer of pods and Jobs has ended: started again")
+        observer.stop_observer()
+        observer.start_observer()
 
 
 async def _runs(
@@ -101,7 +112,7 @@ async def _runs(
 
 
 async def _jobs(api: ApiClient, namespace: str) -> dict[UUID, list[Job]]:
-    answer = await BatchV1Api(api).list_namespaced_job(
+    answer: Any = await BatchV1Api(api).list_namespaced_job(
         namespace, label_selector=LABEL, _preload_content=False, _request_timeout=20
     )
     manifests: dict[str, Any] = json.loads(await answer.read())
@@ -115,7 +126,7 @@ async def _jobs(api: ApiClient, namespace: str) -> dict[UUID, list[Job]]:
 async def api_client() -> ApiClient:
     """As Prefect's worker finds it: the pod's service account, else the user's kubeconfig."""
     try:
-        config.load_incluster_config()
+        config.load_incluster_config()  # type: ignore[no-untyped-call]
         return ApiClient()
     except config.ConfigException:
         return await config.new_client_from_config()

@@ -22,13 +22,14 @@ import httpx
 from kubernetes_asyncio.client import ApiClient, BatchV1Api, V1Job
 from kubernetes_asyncio.client.exceptions import ApiException
 from prefect.client.schemas.objects import FlowRun, StateType
-from prefect.exceptions import InfrastructureNotFound
+from prefect.exceptions import InfrastructureError, InfrastructureNotFound
 from prefect_kubernetes.worker import (
     KubernetesWorker,
     KubernetesWorkerJobConfiguration,
     KubernetesWorkerResult,
 )
 
+from infra.kubernetes.lost import Job
 from infra.kubernetes.patience import Answer, Patience, judge
 
 Result = TypeVar("Result")
@@ -42,7 +43,7 @@ class WithdrawnError(Exception):
     """The run was cancelled, or went on elsewhere, while its Job could not be made; ``str()`` is its state."""
 
 
-class PatientConfiguration(KubernetesWorkerJobConfiguration):
+class PatientConfiguration(KubernetesWorkerJobConfiguration):  # type: ignore[misc] # has no types
     """The Job of one run; made even when the Prefect server has to be waited for."""
 
     @classmethod
@@ -51,7 +52,7 @@ class PatientConfiguration(KubernetesWorkerJobConfiguration):
         return await until_answered(lambda: resolve(flow_run, **options))
 
 
-class PatientWorker(KubernetesWorker):
+class PatientWorker(KubernetesWorker):  # type: ignore[misc] # has no types
     """See the module.
 
     Args:
@@ -81,7 +82,7 @@ class PatientWorker(KubernetesWorker):
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
         if self.stopping:
             return []
-        taken = await self._while_server_answers(super().get_and_submit_flow_runs, [])
+        taken: list[FlowRun] = await self._while_server_answers(super().get_and_submit_flow_runs, [])
         self.polled()
         return taken
 
@@ -133,6 +134,9 @@ class PatientWorker(KubernetesWorker):
             return await super().run(flow_run, configuration, task_status)
         except WithdrawnError as state:
             self.get_flow_run_logger(flow_run).info("Not submitted: the run is %s by now", state)
+            if str(state) == "Cancelling":
+                message = {"message": "Cancelled while it waited for the cluster."}
+                await until_answered(lambda: self._mark_flow_run_as_cancelled(flow_run, message))
             if task_status is not None:
                 task_status.started("")  # nothing runs, so there is nothing to remember for a cancellation
             return KubernetesWorkerResult(identifier="", status_code=0)
@@ -152,7 +156,7 @@ class PatientWorker(KubernetesWorker):
         while True:
             try:
                 async with asyncio.timeout(REQUEST_LIMIT_S):
-                    job = await super()._create_job(configuration, client)
+                    job: V1Job = await super()._create_job(configuration, client)
                 patience.over()
                 return job
             except Exception as error:
@@ -163,6 +167,7 @@ class PatientWorker(KubernetesWorker):
                 existing = await self._existing(configuration, client)
                 if existing is not None:
                     patience.over()
+                    await self._check_alive(existing, flow_run, client)
                     logger.info("Job %s exists already, of an earlier request: adopted", existing.metadata.name)
                     return existing
             await patience.pause(kind, said)
@@ -191,6 +196,13 @@ class PatientWorker(KubernetesWorker):
             raise ApiException(status=409, reason=f"Job {metadata['name']} exists and is not this flow run's")
         return job
 
+    async def _check_alive(self, job: V1Job, flow_run: UUID, client: ApiClient) -> None:
+        """Raise when the Job that was to be adopted has ended and its run knows nothing of it."""
+        ended = Job.read(client.sanitize_for_serialization(job)).ended
+        current = await until_answered(lambda: self.client.read_flow_run(flow_run))
+        if ended and current.state is not None and current.state.is_pending():
+            raise InfrastructureError(f"its Job {job.metadata.name} has ended without a word from the run: {ended}")
+
     async def kill_infrastructure(
         self, infrastructure_pid: str, configuration: KubernetesWorkerJobConfiguration, grace_seconds: int = 30
     ) -> None:
@@ -198,7 +210,8 @@ class PatientWorker(KubernetesWorker):
         while True:
             try:
                 async with asyncio.timeout(REQUEST_LIMIT_S):
-                    return await super().kill_infrastructure(infrastructure_pid, configuration, grace_seconds)
+                    await super().kill_infrastructure(infrastructure_pid, configuration, grace_seconds)
+                    return
             except InfrastructureNotFound:
                 raise
             except Exception as error:

@@ -15,7 +15,7 @@ from kubernetes_asyncio.client.exceptions import ApiException
 
 REFUSAL_LIMIT_S = 60.0
 """An API server that has just started may refuse what it allows a little later, while it still reads its roles."""
-LONGEST_PAUSE_S = 10.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 8.0
 REMIND_S = 300.0
 
 
@@ -75,7 +75,7 @@ class Patience:
         self._since: tuple[float, datetime] | None = None
         self._said = 0.0
         self._kind: Answer | None = None
-        self._pause_s = 0.5
+        self._pause_s = FIRST_PAUSE_S
 
     async def pause(self, kind: Answer, said: str) -> None:
         """Wait a moment before the next try.
@@ -100,7 +100,7 @@ class Patience:
         """Say that the wait is over, if there was one."""
         if self._since is not None:
             self._say(f"the cluster goes on after {time.monotonic() - self._since[0]:.0f} s")
-            self._since = None
+            self._since, self._pause_s = None, FIRST_PAUSE_S
 
 
 def _told(kind: Answer, since: datetime) -> str:

@@ -24,8 +24,8 @@ ENDS = (
 )
 
 
-async def apply_automations(client: PrefectClient) -> list[str]:
-    """Create or update our automations; the one that trains only once there is something to train with.
+async def apply_automations(client: PrefectClient, training: str = TRAINING) -> list[str]:
+    """Create or update our automations; the one that runs the deployment ``training`` only once that is there.
 
     Returns the names of those that are in force.
     """
@@ -33,7 +33,7 @@ async def apply_automations(client: PrefectClient) -> list[str]:
 
     wanted = [crashed_runs()]
     try:
-        deployment = await client.read_deployment_by_name(TRAINING)
+        deployment = await client.read_deployment_by_name(training)
     except ObjectNotFound:
         await _delete(client, PUBLISHED)
     else:

@@ -20,6 +20,7 @@ from pathlib import Path
 import psutil
 
 from infra.findings import Finding, Level
+from infra.registry import check as registry_check
 from infra.repository import share_check
 from infra.stack import ports, processes, rest
 from infra.stack.state import LOOPBACK, MLFLOW, PREFECT, WORK_POOL, WORKER, load_stack
@@ -182,6 +183,10 @@ def _worker(place: Place) -> Result:
     return "good", f"polls work pool {WORK_POOL}", ""
 
 
+def _registry(place: Place) -> list[Finding]:
+    return registry_check.check(place.checkout, place.home)
+
+
 def _gpu(place: Place) -> Result:
     tool = shutil.which("nvidia-smi")
     if not tool:
@@ -215,5 +220,6 @@ CHECKS: dict[str, Callable[[Place], Result | list[Finding]]] = {
     "Prefect": _prefect,
     "MLflow": _mlflow,
     "worker": _worker,
+    "registry": _registry,
     "GPU": _gpu,
 }

@@ -27,6 +27,24 @@ QUIET = {
     "YOLO_OFFLINE": "true",
 }
 
+PREFECT_SERVER = {
+    "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+    # The page asks the address it came from, under whatever name or tunnel that is.
+    "PREFECT_SERVER_UI_API_URL": "/api",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    # `prefect deployment run --watch` shows log lines only with both.
+    "PREFECT_SERVER_LOGS_STREAM_OUT_ENABLED": "true",
+    "PREFECT_SERVER_LOGS_STREAM_PUBLISHING_ENABLED": "true",
+}
+"""What every Prefect server of ours is, wherever it runs."""
+
+MLFLOW_SERVER = {
+    # Jobs are for judging language models: eight more processes.
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+}
+"""What every MLflow server of ours is, wherever it runs."""
+
 
 def client_environment(home: Path) -> dict[str, str]:
     """What to add to a child's environment so that it talks to the stack of ``home``, and to nobody else.
@@ -93,17 +111,12 @@ def _import_path(stack: Stack, inherited: str | None) -> str:
 
 
 def prefect_server_environment(stack: Stack) -> dict[str, str]:
-    environment = child_environment(stack) | {
+    environment = {
+        **child_environment(stack),
+        **PREFECT_SERVER,
         "PREFECT_SERVER_API_HOST": stack.host,
         "PREFECT_SERVER_API_PORT": str(stack.prefect_port),
-        "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{stack.home / 'prefect' / 'prefect.db'}",
-        # The page asks the address it came from, under whatever name or tunnel that is.
-        "PREFECT_SERVER_UI_API_URL": "/api",
-        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
-        # `prefect deployment run --watch` shows log lines only with both.
-        "PREFECT_SERVER_LOGS_STREAM_OUT_ENABLED": "true",
-        "PREFECT_SERVER_LOGS_STREAM_PUBLISHING_ENABLED": "true",
     }
     if stack.authenticated:
         environment["PREFECT_SERVER_API_AUTH_STRING"] = load_credentials(stack.home).prefect_auth_string
@@ -116,11 +129,7 @@ def prefect_server_environment(stack: Stack) -> dict[str, str]:
 
 
 def mlflow_server_environment(stack: Stack) -> dict[str, str]:
-    environment = child_environment(stack) | {
-        # Jobs are for judging language models: eight more processes.
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "MLFLOW_LOGGING_LEVEL": "WARNING",
-    }
+    environment = child_environment(stack) | MLFLOW_SERVER
     if stack.authenticated:
         credentials = load_credentials(stack.home)
         names = own_names(stack.host)

@@ -1,9 +1,10 @@
-"""The MLflow server as a child of the stack: one process, sqlite, artifacts through the server.
+"""The MLflow server: one process, artifacts through the server; sqlite in its folder, or ``MLOPS_MLFLOW_DATABASE``.
 
 ``mlflow server`` imports MLflow, prepares the database, and starts four more processes that import it again. This is
 the same application in the process that prepared the database: a third of the processor time and of the memory.
 
-Passwords come in the environment (``MLFLOW_AUTH_ADMIN_PASSWORD``), see ``environment.mlflow_server_environment``.
+Passwords come in the environment (``MLFLOW_AUTH_ADMIN_PASSWORD``, and in the database's address), see
+``environment.mlflow_server_environment``.
 """
 
 from __future__ import annotations
@@ -13,18 +14,20 @@ import os
 import uuid
 from pathlib import Path
 
+from infra.stack.credentials import write_private
+
 # Only the administrator exists; whoever else may be added starts with no rights.
 AUTH_CONFIG = """\
 [mlflow]
 default_permission = NO_PERMISSIONS
-database_uri = sqlite:///{database}
+database_uri = {database}
 authorization_function = mlflow.server.auth:authenticate_request_basic_auth
 """
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, help="where database and artifacts live")
+    parser.add_argument("folder", type=Path, help="where artifacts live, and the database unless one is named")
     parser.add_argument("--host", required=True)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--auth", action="store_true", help="ask for a password")
@@ -34,7 +37,8 @@ def main() -> None:
 def serve(arguments: argparse.Namespace) -> None:
     folder: Path = arguments.folder
     (folder / "artifacts").mkdir(parents=True, exist_ok=True)
-    database = f"sqlite:///{folder / 'mlflow.db'}"
+    named = os.environ.pop("MLOPS_MLFLOW_DATABASE", None)
+    database = named or f"sqlite:///{folder / 'mlflow.db'}"
 
     from mlflow.server import constants
 
@@ -56,9 +60,9 @@ def serve(arguments: argparse.Namespace) -> None:
 
     initialize_backend_stores(database, database, "mlflow-artifacts:/")
     if arguments.auth:
-        Path(os.environ["MLFLOW_AUTH_CONFIG_PATH"]).write_text(
-            AUTH_CONFIG.format(database=folder / "auth.db"), encoding="utf-8"
-        )
+        # In a database of one's own both may be one: each keeps its tables' version in a table of its own.
+        users = named or f"sqlite:///{folder / 'auth.db'}"
+        write_private(Path(os.environ["MLFLOW_AUTH_CONFIG_PATH"]), AUTH_CONFIG.format(database=users))
         from mlflow.server.auth import bootstrap_admin_user, create_app
 
         bootstrap_admin_user()

@@ -18,7 +18,10 @@ PACKAGES = ("torch", "torchvision", "ultralytics", "openvino", "onnx", "numpy", 
 
 @dataclass(frozen=True)
 class Machine:
-    """``cores``: those this process may use. ``memory_gb``: 10^9 bytes. ``gpus``: names, empty without one."""
+    """``cores``: those this process may use. ``memory_gb``: 10^9 bytes. ``gpus``: names, empty without one.
+
+    ``hostname``: in a pod that of its node; ``pod``: the pod's name, empty elsewhere.
+    """
 
     hostname: str
     system: str
@@ -28,12 +31,13 @@ class Machine:
     gpus: tuple[str, ...]
     python: str
     versions: dict[str, str]
+    pod: str = ""
 
 
 def machine_facts() -> Machine:
     """The facts of this machine and this interpreter. Never fails: what cannot be found out is named as unknown."""
     return Machine(
-        hostname=platform.node() or "unknown",
+        hostname=os.environ.get("MLOPS_NODE") or platform.node() or "unknown",
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         cpu=_cpu(),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
@@ -41,6 +45,7 @@ def machine_facts() -> Machine:
         gpus=_gpus(),
         python=platform.python_version(),
         versions=_versions(),
+        pod=os.environ.get("MLOPS_POD", ""),
     )
 
 

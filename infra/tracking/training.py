@@ -83,6 +83,7 @@ def run_tags(training: Training) -> dict[str, str]:
         "data.remote": without_password(data.remote),
         "requirements.lock": training.lock_sha256,
         "machine.hostname": machine.hostname,
+        "machine.pod": machine.pod,
         "machine.system": machine.system,
         "machine.cpu": machine.cpu,
         "machine.cores": str(machine.cores),

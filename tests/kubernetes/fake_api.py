@@ -10,7 +10,6 @@ It proves what clients do with an API, not what Kubernetes does: no admission, n
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import re
 import threading
@@ -206,6 +205,7 @@ class FakeCluster:
         self, request: web.Request, response: web.StreamResponse, version: int, plural: str, namespace: str
     ) -> None:
         while True:
+            changed, upto = self.store.changed, self.store.version
             try:
                 changes = list(self.store.since(version, plural, namespace, *_selectors(request)))
             except RefusedError as error:
@@ -213,12 +213,8 @@ class FakeCluster:
                 return
             for change in changes:
                 await response.write(json.dumps({"type": change.kind, "object": change.manifest}).encode() + b"\n")
-            version = self.store.version
-            async with self.store.changed:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(
-                        self.store.changed.wait_for(lambda seen=version: self.store.version > seen), 1
-                    )
+            version = upto
+            await changed.wait()
 
 
 def defaulted(plural: str, manifest: Manifest) -> Manifest:

@@ -165,7 +165,9 @@ class Node:
                 *command, env=environment, cwd=self.folder, stdout=log, stderr=log, start_new_session=True
             )
         self._processes[name] = process
-        self._pod(key, container, "Running", {"ready": True, "started": True, "state": {"running": {"startedAt": began}}})
+        self._pod(
+            key, container, "Running", {"ready": True, "started": True, "state": {"running": {"startedAt": began}}}
+        )
         ready()
         code = await process.wait()
         self.kill(name, signal.SIGKILL)  # the pid namespace ends with its first process

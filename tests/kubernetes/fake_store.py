@@ -48,7 +48,7 @@ class Store:
     history: list[Change] = field(default_factory=list)
     version: int = 100
     forgotten: int = 0
-    changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def create(self, plural: str, namespace: str, manifest: Manifest) -> Manifest:
         manifest = copy.deepcopy(manifest)
@@ -96,9 +96,9 @@ class Store:
             raise RefusedError(410, "Expired", f"too old resource version: {version} ({self.forgotten})")
         for change in self.history:
             place = change.manifest["metadata"].get("namespace", "")
-            if change.version > version and change.plural == plural and namespace in ("", place):
-                if selected(change.manifest, labels, fields):
-                    yield change
+            meant = change.version > version and change.plural == plural and namespace in ("", place)
+            if meant and selected(change.manifest, labels, fields):
+                yield change
 
     def forget(self) -> None:
         """Compact the history, as etcd does every five minutes."""
@@ -113,12 +113,9 @@ class Store:
         else:
             self.objects[key] = manifest
         self.history.append(Change(self.version, kind, key[0], copy.deepcopy(manifest)))
-        asyncio.ensure_future(self._notify())
+        changed, self.changed = self.changed, asyncio.Event()
+        changed.set()
         return manifest
-
-    async def _notify(self) -> None:
-        async with self.changed:
-            self.changed.notify_all()
 
 
 def now() -> str:

@@ -1,0 +1,324 @@
+"""The first process of a worker's pod: brings torchrun together with that of the other pods, and ends as the ranks did.
+
+``python -m infra.ddp.agent OPTIONS -- TORCHRUN'S ARGUMENTS``. The pod with index 0 hosts the rendezvous' store, and as
+torch numbers agents by their addresses, rank 0 is there, too. What can go wrong between pods is dealt with here:
+
+- The host's name is known only when its pod has an address: the other agents wait for it, then for its port, and say
+  all the while which peers have no address yet.
+- A pod that is lost is replaced by its Job. Ranks that lost a peer fail, torchrun counts that as a restart and waits
+  for the new one. When the host is lost, so is the store: torchrun then ends everywhere, and is started again here, in
+  place, with the new host.
+- torchrun ends with 1 whatever a rank ended with. We end with the exit code of the rank that failed first (128 + signal
+  where one ended it), and with :data:`PASSING` when torchrun did not find its peers.
+
+Lines for whoever reads the log begin with :data:`NOTE`, events of rank 0 with :data:`EVENT`; all others are torchrun's
+and the ranks' own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, TextIO
+
+from configs.problems import UserError
+from infra.ddp.command import TORCHRUN
+from infra.ddp.failure import Transcript
+from infra.process import guarded, pump
+
+if TYPE_CHECKING:
+    from infra.repository.dvc import Dvc
+
+NOTE = "[worker] "
+EVENT = "[event] "
+READY = "ready"
+"""The note of a worker that has its data, and begins to look for its peers."""
+STARTED = "ranks started"
+"""How the note begins that tells of ranks that were started."""
+PASSING = 75
+"""Exit code where no rank failed by itself: the peers were not found or the store was lost (``EX_TEMPFAIL``)."""
+SAY_S = 10.0
+"""Seconds between two notes that say who is missing."""
+
+_RENDEZVOUS = re.compile(r"\b(Rendezvous(Connection|Timeout|Closed|State)Error|Dist(Network|Store)Error)\b.*")
+
+_TORCHRUN = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+"""Torch 2.15's rank 0 otherwise publishes the ranks' store in its first round alone: a pod that replaces another waits
+for it for a minute, and all end with ``DistStoreError``."""
+
+
+class TerminatedError(Exception):
+    """We were told to end."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one worker to its end and return its exit code."""
+    options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, _terminate)
+    with contextlib.ExitStack() as stack:
+        if options.log is not None:
+            with contextlib.suppress(OSError):
+                options.log.parent.mkdir(parents=True, exist_ok=True)
+                _copies[:] = [stack.enter_context(options.log.open("a", encoding="utf-8", buffering=1))]
+        try:
+            return Agent(options).run()
+        except TerminatedError:
+            say("told to end: the ranks were ended")
+            return 128 + signal.SIGTERM
+
+
+def say(line: str) -> None:
+    """Write a note."""
+    echo(f"{NOTE}{line}")
+
+
+def echo(line: str) -> None:
+    """Write a line to the log, and to its copy on the share if there is one."""
+    print(line, flush=True)
+    if _copies:
+        with contextlib.suppress(OSError):  # a share that is away or full stops no training
+            _copies[0].write(f"{line}\n")
+
+
+_copies: list[TextIO] = []
+
+
+class Peers:
+    """The agents of a gang by name: who has an address."""
+
+    def __init__(self, pattern: str, most: int, port: int) -> None:
+        self._names = [pattern.format(index) for index in range(most)]
+        self._port = port
+
+    def name(self, index: int) -> str:
+        """Return the name of a peer."""
+        return self._names[index]
+
+    def missing(self) -> list[int]:
+        """Return the indexes of peers whose names have no address, yet or any more."""
+        return [index for index, name in enumerate(self._names) if not _has_address(name)]
+
+    def host_trouble(self) -> str | None:
+        """Return why the host of the rendezvous cannot be reached now, None when it can."""
+        try:
+            with socket.create_connection((self._names[0], self._port), timeout=5):
+                return None
+        except socket.gaierror:
+            return "worker 0, which hosts the rendezvous, has no address"
+        except OSError as error:
+            return f"worker 0, which hosts the rendezvous, does not answer on port {self._port}: {error}"
+
+
+class Agent:
+    """One worker's torchrun, started again where that helps."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._options = options
+        self._index: int = options.index
+        self._peers = Peers(options.peers, options.most, options.port)
+        self._log_dir = Path(options.log_dir)
+        self._said_at = time.monotonic()
+        events = _make_folders()
+        self._events = EventLines(events if self._index == 0 else None)
+
+    def run(self) -> int:
+        """Run torchrun to its end, again where only the rendezvous was lost; return the worker's exit code."""
+        if self._options.data and (trouble := _fetch(self._options.data)) is not None:
+            return trouble
+        say(READY)
+        for attempt in range(self._options.restarts + 1):
+            if attempt:
+                say(f"starting torchrun again, {attempt} of {self._options.restarts}")
+            if self._index and not self._wait_for_host():
+                return PASSING
+            code, lost = self._torchrun()
+            if lost is None:
+                return code
+            say(f"the rendezvous was lost: {lost}")
+        return PASSING
+
+    def _wait_for_host(self) -> bool:
+        """Wait for the rendezvous' host; returns False when it was not there in time."""
+        give_up = time.monotonic() + self._options.wait_s
+        told = ""
+        while (trouble := self._peers.host_trouble()) is not None:
+            if time.monotonic() > give_up:
+                say(f"gave up after {self._options.wait_s:.0f} s: {trouble}")
+                return False
+            if trouble != told:
+                say(f"waiting: {trouble}")
+                told = trouble
+            self._say_missing()
+            time.sleep(0.5)
+        return True
+
+    def _torchrun(self) -> tuple[int, str | None]:
+        """Run torchrun once. Returns the worker's exit code, and why the rendezvous failed where that ended it."""
+        transcript = Transcript()
+        lost: str | None = None
+        attempts, waiting = self._attempts(), True
+
+        def on_line(line: str) -> None:
+            nonlocal lost, waiting
+            echo(line)
+            waiting = transcript.add(line) is not None or waiting
+            if match := _RENDEZVOUS.search(line):
+                lost = match[0]
+
+        def on_tick() -> None:
+            nonlocal attempts, waiting
+            for text in self._events.new():
+                echo(f"{EVENT}{text}")
+            if (now := self._attempts()) != attempts:
+                attempts, waiting = now, False
+                say(f"{STARTED}, attempt {attempts}")
+            elif waiting:
+                self._say_missing()
+
+        child = guarded(self._command(), cwd=Path.cwd(), env={**os.environ, **_TORCHRUN, "PYTHONPATH": _python_path()})
+        try:
+            pump(child, lambda line: False, on_line, on_tick)
+            status = child.wait()
+        finally:
+            child.close()
+        if status == 0:
+            return 0, None
+        failures = transcript.failures()
+        if failures:
+            code = failures[0].exitcode
+            return (code if code > 0 else 128 - code), None
+        return status, lost
+
+    def _command(self) -> list[str]:
+        host = f",is_host={int(self._index == 0)}"
+        given = [item + host if item.startswith("--rdzv-conf=") else item for item in self._options.torchrun]
+        return [sys.executable, *TORCHRUN, f"--local-addr={self._peers.name(self._index)}", *given]
+
+    def _attempts(self) -> int:
+        """How often ranks were started here: torchrun makes a folder each time."""
+        return len(list(self._log_dir.glob("*/attempt_*")))
+
+    def _say_missing(self) -> None:
+        if time.monotonic() - self._said_at < SAY_S:
+            return
+        missing = self._peers.missing()
+        self._said_at = time.monotonic()
+        if missing:
+            say(f"waiting: no address yet for worker{'s' * (len(missing) > 1)} {', '.join(map(str, missing))}")
+
+
+class EventLines:
+    """Lines that rank 0 adds to its file of events; those of pods before this one come first, again."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path, self._offset = path, 0
+
+    def new(self) -> Iterator[str]:
+        """Yield the lines since the last call; half a line is left for the next."""
+        if self._path is None or not self._path.exists():
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                self._offset += len(line)
+                yield line.decode("utf-8", "replace").rstrip()
+
+
+def _make_folders() -> Path | None:
+    """Make the folders that ranks write to; return the file of events."""
+    for name in ("MLOPS_CHECKPOINTS", "MLOPS_OUTPUT"):
+        if os.environ.get(name):
+            Path(os.environ[name]).mkdir(parents=True, exist_ok=True)
+    if not os.environ.get("MLOPS_EVENTS"):
+        return None
+    events = Path(os.environ["MLOPS_EVENTS"])
+    events.parent.mkdir(parents=True, exist_ok=True)
+    return events
+
+
+def _fetch(file: str) -> int | None:
+    """Bring the dataset of a ``.dvc`` file into the code's folder; returns the exit code where that failed."""
+    from configs.home import home_folder
+    from infra.repository import node_cache
+    from infra.repository.dvc import Dvc, ShareError
+    from infra.repository.share import open_share
+
+    root = Path.cwd()
+    try:
+        node_cache.set_up(root)
+        with Dvc(root) as dvc:
+            dvc.connect(open_share(root, home_folder(root)))
+            _pull(dvc, file)
+    except UserError as error:
+        echo(f"error:\n{error}")
+        return PASSING if isinstance(error, ShareError) else 1
+    return None
+
+
+def _pull(dvc: Dvc, file: str) -> None:
+    """Pull ``file`` unless it is here; a share that is away is tried again at 2, 4, 8, 16 and 32 s.
+
+    Raises:
+        UserError: it cannot be had.
+    """
+    from infra.repository.dvc import ShareError
+
+    started = time.monotonic()
+    for delay_s in (2, 4, 8, 16, 32, None):
+        try:
+            if not dvc.is_present(file):
+                dvc.pull(file)
+            say(f"{file} is here after {time.monotonic() - started:.1f} s")
+            return
+        except ShareError as error:
+            if delay_s is None:
+                raise
+            say(f"the share does not answer, next try in {delay_s} s: {error.problems[0].what}")
+            time.sleep(delay_s)
+
+
+def _has_address(name: str) -> bool:
+    try:
+        return bool(socket.getaddrinfo(name, None))
+    except OSError:
+        return False
+
+
+def _python_path() -> str:
+    """The code's root first: a script finds the project's modules as ``python -m`` would."""
+    return os.pathsep.join(filter(None, (str(Path.cwd()), os.environ.get("PYTHONPATH"))))
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise TerminatedError
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peers", required=True, help="names of all workers, with {} in place of the index")
+    parser.add_argument("--index", type=int, required=True, help="of this worker")
+    parser.add_argument("--most", type=int, required=True, help="workers")
+    parser.add_argument("--port", type=int, required=True, help="of the rendezvous")
+    parser.add_argument("--restarts", type=int, required=True, help="of torchrun after a lost rendezvous")
+    parser.add_argument("--wait-s", type=float, required=True, help="for the rendezvous' host")
+    parser.add_argument("--log-dir", required=True, help="torchrun's")
+    parser.add_argument("--data", help="the .dvc file of the dataset")
+    parser.add_argument("--log", type=Path, help="file for a copy of this log")
+    parser.add_argument("torchrun", nargs="+", help="torchrun's arguments")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,211 @@
+"""The pod was taken away from the run: evicted, preempted, deleted, or its node is lost, shut down or full."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+
+from infra.kubernetes.diagnosis.facts import Event, Facts, Pod
+from infra.kubernetes.diagnosis.record import Category, Diagnosis
+
+SILENT = timedelta(seconds=15)
+"""A node not ready for this long is lost, for a running pod on it; before, it may only be restarting its kubelet."""
+_AGAIN = "the run is started again by itself and goes on at its last checkpoint"
+
+
+def diagnose(facts: Facts) -> Diagnosis | None:
+    """Return who took a pod away, or why its node does not answer."""
+    for pod in facts.pods:
+        found = _lost(facts, pod) or _taken(facts, pod)
+        if found is not None:
+            return found
+    return _gone(facts)
+
+
+def _lost(facts: Facts, pod: Pod) -> Diagnosis | None:
+    if not pod.node or pod.phase in ("Succeeded",):
+        return None
+    node = facts.node(pod.node)
+    target = pod.conditions.get("DisruptionTarget")
+    # Ended on a node that answers: whatever happened, it was not the node that was lost.
+    unknown = pod.phase == "Unknown" or pod.reason == "NodeLost"
+    by_taint = target is not None and target.reason == "DeletionByTaintManager"
+    by_collector = target is not None and target.reason == "DeletionByPodGC"
+    known = facts.nodes is not None
+    if known and node is None and pod.phase in ("Running", "Pending", "Unknown"):
+        what = f"Node {pod.node} is gone from the cluster"
+        return _node_lost(pod, what, _pod_words(pod))
+    if node is None or node.ready:
+        return _node_lost(pod, f"Node {pod.node} was lost", _pod_words(pod)) if unknown or by_collector else None
+    if pod.phase == "Failed" and not (unknown or by_taint or by_collector):
+        return None
+    ready = node.conditions.get("Ready")
+    since = ready.since if ready else None
+    if since and facts.now - since < SILENT and not pod.deleting:
+        return None
+    words = [f"{since:%H:%M:%S} {ready.reason}: {ready.message}"] if ready and since else []
+    return _node_lost(pod, f"Node {pod.node} does not answer any more", (*words, *_pod_words(pod)))
+
+
+def _node_lost(pod: Pod, what: str, evidence: tuple[str, ...]) -> Diagnosis:
+    rank = f", and with it rank {pod.rank}" if pod.rank is not None else ", and with it the run's pod"
+    remedy = f"look at {pod.node}: is it on, does its kubelet run (systemctl status kubelet); {_AGAIN} on another node"
+    return Diagnosis(Category.NODE_LOST, f"{what}{rank}.", evidence, remedy, passing=True, avoid=(pod.node,))
+
+
+def _taken(facts: Facts, pod: Pod) -> Diagnosis | None:
+    target = pod.conditions.get("DisruptionTarget")
+    reason = target.reason if target and target.status == "True" else ""
+    words = _pod_words(pod)
+    if pod.reason in ("Terminated", "NodeShutdown", "Shutdown") or (
+        reason == "TerminationByKubelet"
+        and "shutdown" in f"{pod.reason} {pod.message} {target.message if target else ''}".lower()
+    ):
+        return Diagnosis(
+            Category.NODE_SHUTDOWN,
+            f"Node {pod.node} shut down and ended the run's pod, as a spot machine that is taken back does.",
+            words,
+            f"nothing to do: {_AGAIN} on another node",
+            passing=True,
+            avoid=(pod.node,),
+        )
+    if reason == "PreemptionByScheduler" or pod.reason == "Preempted" or pod.said("Preempted"):
+        by = next(
+            (
+                m.group(1)
+                for event in pod.said("Preempted")
+                if (m := re.search(r"[Pp]reempted by (\S+)", event.message))
+            ),
+            "",
+        )
+        return Diagnosis(
+            Category.PREEMPTED,
+            f"A pod of higher priority{f' ({by})' if by else ''} took the place of the run's on {pod.node}.",
+            words,
+            f"wait: {_AGAIN}; or give the deployment a higher priority class",
+            passing=True,
+        )
+    if pod.reason == "Evicted" or (reason == "TerminationByKubelet"):
+        return _evicted(facts, pod, words)
+    if reason == "DeletionByTaintManager":
+        node = facts.node(pod.node)
+        taints = [str(taint) for taint in node.taints if taint.effect == "NoExecute"] if node else []
+        named = f" ({', '.join(taints)})" if taints else ""
+        return Diagnosis(
+            Category.EVICTED,
+            f"Node {pod.node} got a taint{named} that the run's pod does not put up with, and the pod was evicted.",
+            words,
+            f"nothing to do: {_AGAIN} on another node",
+            passing=True,
+            avoid=(pod.node,),
+        )
+    if reason == "EvictionByEvictionAPI":
+        return Diagnosis(
+            Category.EVICTED,
+            f"The run's pod was evicted from {pod.node} by request, as kubectl drain does.",
+            words,
+            f"nothing to do: {_AGAIN}",
+            passing=True,
+        )
+    if pod.reason in ("OutOfcpu", "OutOfmemory", "OutOfpods", "UnexpectedAdmissionError", "NodeAffinity"):
+        return Diagnosis(
+            Category.EVICTED,
+            f"{pod.node} turned the run's pod away when it came: {pod.message or pod.reason}.",
+            words,
+            f"nothing to do: {_AGAIN}",
+            passing=True,
+        )
+    return None
+
+
+def _evicted(facts: Facts, pod: Pod, words: tuple[str, ...]) -> Diagnosis:
+    message = " ".join([pod.message, *(event.message for event in pod.said("Evicted"))])
+    over = re.search(
+        r"(?:exceeds the total limit of containers|exceeded its local ephemeral storage limit) ['\"]?([\w.]+)",
+        message,
+    )
+    volume = re.search(r"Usage of EmptyDir volume \"([^\"]+)\" exceeds the limit \"([^\"]+)\"", message)
+    if over or volume:
+        limit = over.group(1) if over else f"{volume.group(2)} (volume {volume.group(1)})" if volume else ""
+        return Diagnosis(
+            Category.DISK_PRESSURE,
+            f"The run wrote more to its node's disk than its limit of {limit}, and was evicted from {pod.node}.",
+            words,
+            "raise the limit of ephemeral storage, or write results to the share",
+        )
+    if re.search(r"ephemeral-storage|DiskPressure|imagefs|nodefs|inodes", message):
+        return Diagnosis(
+            Category.DISK_PRESSURE,
+            f"The disk of {pod.node} is nearly full, and the run's pod was evicted.",
+            words,
+            f"free disk on {pod.node}: crictl rmi --prune, and look at the DVC cache; {_AGAIN} on another node",
+            passing=True,
+            avoid=(pod.node,),
+        )
+    if re.search(r"low on resource: memory|MemoryPressure", message):
+        return Diagnosis(
+            Category.EVICTED,
+            f"{pod.node} was short of memory and evicted the run's pod.",
+            words,
+            f"request as much memory as the run needs; {_AGAIN} on another node",
+            passing=True,
+            avoid=(pod.node,),
+        )
+    return Diagnosis(
+        Category.EVICTED,
+        f"The run's pod was evicted from {pod.node}{f': {pod.message}' if pod.message else ''}.",
+        words,
+        f"nothing to do: {_AGAIN}",
+        passing=True,
+        avoid=(pod.node,),
+    )
+
+
+def _gone(facts: Facts) -> Diagnosis | None:
+    """A run that was at work, and neither its pod nor an end of it is left."""
+    run = facts.run
+    if facts.api_error or run is None or run.kind not in ("RUNNING", "CRASHED"):
+        return None
+    own = [job for job in facts.jobs if not job.gang]
+    pods = [pod for pod in facts.pods if not facts.gang or pod.job != facts.gang.name]
+    for pod in pods:
+        if pod.deleting and pod.phase != "Succeeded":
+            return _deleted(pod.name, pod.node, _pod_words(pod))
+    if own and not pods and not own[0].succeeded and any(event.reason == "SuccessfulCreate" for event in own[0].events):
+        events = tuple(str(event) for event in own[0].events[-2:])
+        return _deleted(own[0].name, "", events)
+    if not own and not pods and run.kind == "CRASHED" and "job was deleted" in run.message:
+        return Diagnosis(
+            Category.POD_DELETED,
+            "Somebody deleted the run's Job.",
+            (run.message,),
+            "start the run again, if that was not meant: it goes on at its last checkpoint",
+        )
+    return None
+
+
+def _deleted(name: str, node: str, evidence: tuple[str, ...]) -> Diagnosis:
+    return Diagnosis(
+        Category.POD_DELETED,
+        f"The run's pod {name} was deleted{f' from {node}' if node else ''} while it was at work.",
+        evidence,
+        f"nothing to do: {_AGAIN}",
+        passing=True,
+    )
+
+
+def _pod_words(pod: Pod) -> tuple[str, ...]:
+    """Return what the cluster says of the pod's end, in its own words."""
+    words: list[str] = []
+    target = pod.conditions.get("DisruptionTarget")
+    if target and target.since:
+        words.append(f"{target.since:%H:%M:%S} {target.reason}: {target.message}")
+    if pod.reason or pod.message:
+        words.append(": ".join(filter(None, (pod.reason, pod.message))))
+    kept: list[Event] = [
+        event
+        for event in pod.events
+        if event.reason in ("Evicted", "Preempted", "NodeNotReady", "TaintManagerEviction", "Killing", "NodeShutdown")
+    ]
+    words += [str(event) for event in kept[-3:]]
+    return tuple(words)

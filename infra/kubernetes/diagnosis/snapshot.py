@@ -1,0 +1,162 @@
+"""The objects of the cluster that concern the runs of a namespace, as the API gives them, read with few requests.
+
+Values of environment variables and the contents of Secrets and ConfigMaps are never kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from infra.kubernetes.diagnosis.masking import clean_line
+
+if TYPE_CHECKING:
+    from lightkube import Client
+
+Object = dict[str, Any]
+
+RUN = "prefect.io/flow-run-id"
+"""Label of a run's own Job and pod."""
+GANG_RUN = "mlops/flow-run"
+"""Label of the Job and the pods of a run's gang."""
+TAIL = 40
+"""Lines of a container's log that are read."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Objects as the API gives them, as plain JSON values.
+
+    Attributes:
+        requested: what the pods of each node reserve (quantities as floats, by node and resource), None where pods of
+            other namespaces may not be read.
+        nodes: None where nodes may not be read.
+        logs: last lines of containers, by ``pod/container``.
+    """
+
+    jobs: list[Object] = field(default_factory=list)
+    pods: list[Object] = field(default_factory=list)
+    events: list[Object] = field(default_factory=list)
+    nodes: list[Object] | None = None
+    requested: dict[str, dict[str, float]] | None = None
+    quotas: list[Object] = field(default_factory=list)
+    claims: list[Object] = field(default_factory=list)
+    logs: dict[str, list[str]] = field(default_factory=dict)
+
+
+def read_runs(client: Client, namespace: str) -> Snapshot:
+    """Read the Jobs and pods of all runs and gangs in ``namespace``: two requests.
+
+    Raises:
+        httpx2.HTTPError: the API is away or refuses.
+    """
+    from lightkube.resources.batch_v1 import Job
+    from lightkube.resources.core_v1 import Pod
+
+    ours = _labelled(RUN, GANG_RUN)
+    return Snapshot(
+        jobs=_dicts(client.list(Job, namespace=namespace), ours),
+        pods=_dicts(client.list(Pod, namespace=namespace), ours),
+    )
+
+
+def read_surroundings(client: Client, namespace: str, seen: Snapshot) -> Snapshot:
+    """Add to ``seen`` what tells why a run is stuck: events, nodes, quotas, claims, and the logs of ended containers.
+
+    What may not be read is left out.
+
+    Raises:
+        httpx2.HTTPError: the API is away.
+    """
+    from lightkube.resources.core_v1 import Event, Node, PersistentVolumeClaim, Pod, ResourceQuota
+
+    nodes = _allowed(lambda: _dicts(client.list(Node)))
+    others = _allowed(lambda: _dicts(client.list(Pod, namespace="*"))) if nodes is not None else None
+    node_events = _allowed(lambda: _dicts(client.list(Event, namespace="default"), _about("Node"))) or []
+    return Snapshot(
+        jobs=seen.jobs,
+        pods=seen.pods,
+        events=(_allowed(lambda: _dicts(client.list(Event, namespace=namespace))) or []) + node_events,
+        nodes=nodes,
+        requested=None if others is None else requested_by_node(others),
+        quotas=_allowed(lambda: _dicts(client.list(ResourceQuota, namespace=namespace))) or [],
+        claims=_allowed(lambda: _dicts(client.list(PersistentVolumeClaim, namespace=namespace))) or [],
+        logs=_logs(client, namespace, seen.pods),
+    )
+
+
+def requested_by_node(pods: Iterable[Object]) -> dict[str, dict[str, float]]:
+    """Sum what pods reserve, by node and resource; those that have ended reserve nothing."""
+    from infra.kubernetes.diagnosis.quantities import pod_requests
+
+    sums: dict[str, dict[str, float]] = {}
+    for pod in pods:
+        node = pod.get("spec", {}).get("nodeName")
+        if not node or pod.get("status", {}).get("phase") in ("Succeeded", "Failed"):
+            continue
+        total = sums.setdefault(node, {"pods": 0.0})
+        total["pods"] += 1
+        for name, value in pod_requests(pod["spec"]).items():
+            total[name] = total.get(name, 0.0) + value
+    return sums
+
+
+def _logs(client: Client, namespace: str, pods: Iterable[Object]) -> dict[str, list[str]]:
+    """Read the last lines of what has run; a log that is gone or out of reach is no error."""
+    logs: dict[str, list[str]] = {}
+    for pod in pods:
+        name = pod["metadata"]["name"]
+        statuses = pod.get("status", {}).get("containerStatuses") or []
+        for status in statuses:
+            if not ({"running", "terminated"} & set(status.get("state") or {})):
+                continue
+            lines = _allowed(lambda name=name, status=status: _tail(client, namespace, name, status["name"]))  # type: ignore[misc]
+            if lines:
+                logs[f"{name}/{status['name']}"] = lines
+    return logs
+
+
+def _tail(client: Client, namespace: str, pod: str, container: str) -> list[str]:
+    lines = client.log(pod, namespace=namespace, container=container, tail_lines=TAIL)
+    return [kept for line in lines if (kept := clean_line(line))]
+
+
+def _allowed(read: Callable[[], Any]) -> Any:
+    """Return what ``read`` returns, None where the API refuses or has it not; an API that is away stays an error."""
+    from lightkube import ApiError
+
+    try:
+        return read()
+    except ApiError as error:
+        if error.response.status_code in (400, 401, 403, 404, 405) or error.response.status_code == 500:
+            return None  # 400 and 500: a log whose container is gone, or whose node does not answer
+        raise
+
+
+def _labelled(*labels: str) -> Callable[[Object], bool]:
+    return lambda item: bool(set(labels) & set(item["metadata"].get("labels") or {}))
+
+
+def _about(kind: str) -> Callable[[Object], bool]:
+    return lambda item: bool(item.get("involvedObject", {}).get("kind") == kind)
+
+
+def _dicts(objects: Iterable[Any], wanted: Callable[[Object], bool] = lambda item: True) -> list[Object]:
+    return [_without_values(item) for found in objects if wanted(item := found.to_dict())]
+
+
+def _without_values(item: Object) -> Object:
+    """Drop the values of variables, which may be secret, and what nobody reads."""
+    item.get("metadata", {}).pop("managedFields", None)
+    item.get("metadata", {}).pop("annotations", None)
+    specs: list[Mapping[str, Any]] = [item.get("spec") or {}]
+    template = specs[0].get("template")
+    if isinstance(template, dict):
+        template.get("metadata", {}).pop("annotations", None)
+        specs.append(template.get("spec") or {})
+    for spec in specs:
+        for container in [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]:
+            for key in ("env", "command", "args", "lifecycle"):
+                container.pop(key, None)
+    return item

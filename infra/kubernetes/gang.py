@@ -1,0 +1,249 @@
+"""Distributed trainings on a cluster: starts a gang as a Job, adopts one that runs, follows it, and cleans up after it.
+
+The gang belongs to nobody in the cluster: a controller that dies must not take its training along. It is found again by
+its name, ends by itself (Job's deadline), goes by itself when it has ended (time to live), and one whose flow run is
+over is removed by :func:`remove_gang`. Its Service and PodGroup are owned by its Job.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from configs.ddp import Kueue, Plain, Volcano
+from configs.problems import Problem, UserError
+from infra.ddp.launch import Gang, Outcome, Watch
+from infra.kubernetes import gang_manifests
+from infra.kubernetes.apply import apply
+from infra.kubernetes.client import is_away, status_code
+from infra.kubernetes.gang_follow import AWAY_S, STUCK_S, Following
+from infra.kubernetes.gang_pod import COMPONENT, FLOW_RUN, GANG, GRACE_S, Space, folder
+
+if TYPE_CHECKING:
+    from lightkube import Client
+
+Answer = TypeVar("Answer")
+GONE_S = STUCK_S + GRACE_S
+"""Seconds in which a removed gang must be gone."""
+_INSTALL = {
+    "volcano": "install Volcano (https://volcano.sh/en/docs/installation), or set scheduler.kind to plain",
+    "kueue": "install Kueue (https://kueue.sigs.k8s.io/docs/installation), or set scheduler.kind to plain",
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """A gang that a cluster knows."""
+
+    name: str
+    flow_run_id: str
+    finished: bool
+
+
+class KubernetesLauncher:
+    """Runs gangs in a cluster.
+
+    Attributes:
+        space: what the cluster gives gangs.
+        home: this machine's state folder; logs are collected in ``<home>/gangs/<name>/logs``.
+        kept: where this machine sees the folder that is ``space.kept`` in the pods; None where it does not.
+    """
+
+    def __init__(self, client: Client, space: Space, home: Path, kept: Path | None) -> None:
+        self._client, self.space, self.home, self.kept = client, space, home, kept
+
+    def launch(self, gang: Gang) -> None:
+        """Start the gang, or adopt the one of the same name that runs or has succeeded; one that failed is replaced.
+
+        Raises:
+            UserError: the cluster refuses it, or lacks the scheduler.
+        """
+        patiently(partial(self._check_scheduler, gang))
+        job = patiently(partial(_get, self._client, gang.name))
+        if job is not None and (_has(job, "Failed") or _has(job, "FailureTarget") or _leaves(job)):
+            remove_gang(self._client, gang.name)
+            job = None
+        if job is None:
+            self._make_folder(gang)
+            manifest = gang_manifests.job(gang, self.space)
+            job = patiently(partial(apply, self._client, [manifest]))[0].object
+        elif job["metadata"].get("labels", {}).get(FLOW_RUN) != gang.flow_run_id:
+            raise UserError(
+                Problem(f"Job {gang.name}", "belongs to another run", "wait until that is over, or delete the Job")
+            )
+        uid = job["metadata"]["uid"]
+        rest = [gang_manifests.service(gang, self.space, uid)]
+        if isinstance(gang.scheduler, Volcano):
+            rest.append(gang_manifests.pod_group(gang, self.space, uid, gang.scheduler.queue))
+        patiently(partial(apply, self._client, rest))
+
+    def follow(self, gang: Gang, watch: Watch) -> Outcome:
+        """Follow a gang to its end. A failed gang's Job and pods are kept for their time to live."""
+        return Following(self._client, gang, watch, self._logs(gang)).run()
+
+    def collect(self, gang: Gang, folder: Path) -> None:
+        """Bring the logs of all workers and what rank 0 left to ``folder``.
+
+        Raises:
+            UserError: this machine does not see where the pods left it.
+        """
+        copies = self._folder(gang)
+        (folder / "logs").mkdir(parents=True, exist_ok=True)
+        # What was read from Kubernetes, and what the workers wrote to the share: a pod may be gone before either.
+        for source in (*self._logs(gang).glob("*.log"), *(copies / "logs").glob("*.log")):
+            target = folder / "logs" / source.name
+            if not target.exists() or target.stat().st_size < source.stat().st_size:
+                shutil.copyfile(source, target)
+        if (copies / "output").is_dir():
+            shutil.copytree(copies / "output", folder / "output", dirs_exist_ok=True)
+
+    def remove(self, gang: Gang) -> None:
+        """Delete the gang's objects, wait until its pods are gone, and remove its files but its checkpoints."""
+        remove_gang(self._client, gang.name)
+        shutil.rmtree(self.home / folder(gang), ignore_errors=True)
+        shutil.rmtree(self._folder(gang), ignore_errors=True)
+
+    def clear(self, gang: Gang) -> None:
+        """Remove the gang's checkpoints."""
+        if self.kept is not None:
+            shutil.rmtree(self.kept / gang.checkpoints, ignore_errors=True)
+
+    def _logs(self, gang: Gang) -> Path:
+        return self.home / folder(gang) / "logs"
+
+    def _folder(self, gang: Gang) -> Path:
+        if self.kept is None:
+            raise UserError(
+                Problem(gang.name, "left its output on a share that this machine does not see", "mount the share here")
+            )
+        return self.kept / folder(gang)
+
+    def _make_folder(self, gang: Gang) -> None:
+        """Begin with empty folders: what an earlier attempt of the same run left is not this one's result."""
+        shutil.rmtree(self._logs(gang), ignore_errors=True)
+        if self.kept is not None:
+            shutil.rmtree(self._folder(gang), ignore_errors=True)
+
+    def _check_scheduler(self, gang: Gang) -> None:
+        """Find out whether the cluster has what the gang is to be scheduled by.
+
+        Raises:
+            UserError: it has not, or not the queue.
+        """
+        from lightkube.core.exceptions import ApiError
+        from lightkube.generic_resource import create_namespaced_resource
+
+        if isinstance(gang.scheduler, Plain):
+            return
+        kueue = isinstance(gang.scheduler, Kueue)
+        try:
+            if kueue:
+                queues = create_namespaced_resource("kueue.x-k8s.io", "v1beta1", "LocalQueue", "localqueues")
+                self._client.get(queues, gang.scheduler.queue)
+            else:
+                groups = create_namespaced_resource("scheduling.volcano.sh", "v1beta1", "PodGroup", "podgroups")
+                list(self._client.list(groups, chunk_size=1))
+        except ApiError as error:
+            if status_code(error) != 404:
+                raise
+            if kueue and gang.scheduler.queue in str(error):
+                what = f"namespace {self.space.namespace} has no LocalQueue {gang.scheduler.queue}"
+                raise UserError(Problem("scheduler.queue", what, "make it, or name one that is there")) from None
+            what = f"the cluster has no {gang.scheduler.kind}"
+            raise UserError(Problem("scheduler.kind", what, _INSTALL[gang.scheduler.kind])) from None
+
+
+def find_gangs(client: Client) -> Iterator[Found]:
+    """Yield the gangs in the client's namespace, ended ones too."""
+    from lightkube.resources.batch_v1 import Job
+
+    for found in client.list(Job, labels={"app.kubernetes.io/component": COMPONENT}):
+        job = found.to_dict()
+        labels = job["metadata"]["labels"]
+        yield Found(labels[GANG], labels[FLOW_RUN], _has(job, "Failed") or _has(job, "Complete"))
+
+
+def remove_gang(client: Client, name: str) -> None:
+    """Delete a gang's Job with all that it owns, and wait until its pods are gone; not there: nothing.
+
+    Raises:
+        UserError: pods are still there after :data:`GONE_S`.
+    """
+    from lightkube.resources.batch_v1 import Job
+    from lightkube.resources.core_v1 import Pod, Service
+
+    for resource in (Job, Service):
+        patiently(partial(_delete, client, resource, name))
+    started = time.monotonic()
+    while pods := patiently(partial(_left, client, name)):
+        waited = time.monotonic() - started
+        if waited > GONE_S:
+            what = f"is deleted, but not gone after {GONE_S:.0f} s: {', '.join(pods)}"
+            raise UserError(Problem(name, what, "look at their nodes"))
+        if waited > STUCK_S:  # their nodes do not answer
+            for pod in pods:
+                patiently(partial(_delete, client, Pod, pod, grace_period=0))
+        time.sleep(0.5)
+
+
+def patiently(ask: Callable[[], Answer]) -> Answer:
+    """Ask the API server until it answers, for at most :data:`AWAY_S`; what it answers is not asked twice.
+
+    Raises:
+        httpx2.HTTPError: it was away for longer, or refuses.
+    """
+    give_up = time.monotonic() + AWAY_S
+    while True:
+        try:
+            return ask()
+        except Exception as error:
+            if not is_away(error) or time.monotonic() > give_up:
+                raise
+            time.sleep(2)
+
+
+def _delete(client: Client, resource: Any, name: str, **options: Any) -> None:
+    """Delete an object and, after it, what it owns; not there: nothing."""
+    from lightkube.core.exceptions import ApiError
+    from lightkube.types import CascadeType
+
+    try:
+        client.delete(resource, name, cascade=CascadeType.BACKGROUND, **options)
+    except ApiError as error:
+        if status_code(error) != 404:
+            raise
+
+
+def _left(client: Client, name: str) -> list[str]:
+    """Return what is left of a gang: its pods, or while there are none, its Job."""
+    from lightkube.resources.core_v1 import Pod
+
+    pods = [str(pod.metadata and pod.metadata.name) for pod in client.list(Pod, labels={GANG: name})]
+    return pods or ([name] if _get(client, name) is not None else [])
+
+
+def _get(client: Client, name: str) -> Mapping[str, Any] | None:
+    from lightkube.core.exceptions import ApiError
+    from lightkube.resources.batch_v1 import Job
+
+    try:
+        found: Mapping[str, Any] = client.get(Job, name).to_dict()
+    except ApiError as error:
+        if status_code(error) == 404:
+            return None
+        raise
+    return found
+
+
+def _has(job: Mapping[str, Any], condition: str) -> bool:
+    conditions = job.get("status", {}).get("conditions") or ()
+    return any(item["type"] == condition and item["status"] == "True" for item in conditions)
+
+
+def _leaves(job: Mapping[str, Any]) -> bool:
+    return bool(job["metadata"].get("deletionTimestamp"))

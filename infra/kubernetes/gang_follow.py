@@ -1,0 +1,263 @@
+"""Follows one distributed training on a cluster to its end: its Job, its pods, their logs, and the events of rank 0.
+
+Job and pods are listed about once a second instead of watched: a gang has few pods, a list needs no resource version
+that may be gone, and after an outage of the API server the next list is as good as any. What Kubernetes does not do for
+a gang by itself is done here: a gang that stays too small, cannot start or does not come together is ended with the
+reason, and a pod whose node does not answer any more is removed, or it would never be replaced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from configs.problems import Problem
+from infra.ddp.agent import EVENT, NOTE, READY, STARTED
+from infra.ddp.failure import Transcript
+from infra.ddp.launch import Gang, Outcome, Watch
+from infra.kubernetes import gang_workers
+from infra.kubernetes.client import is_away, status_code
+from infra.kubernetes.gang_logs import GangLogs, Line, wait_complete
+from infra.kubernetes.gang_manifests import RETRIED
+from infra.kubernetes.gang_pod import GANG, GRACE_S
+from infra.kubernetes.gang_workers import Worker
+
+if TYPE_CHECKING:
+    from lightkube import Client
+
+POLL_S = 1.0
+TICK_S = 0.2
+AWAY_S = 3600.0
+"""Seconds without an answer of the API server after which following ends; the gang goes on without us until then."""
+HOPELESS_S = 20.0
+"""Seconds that a pod has to get over what should not get better, as a registry that says no while it starts."""
+STUCK_S = GRACE_S + 15.0
+"""Seconds after which a pod that is being deleted must be gone; its node does not answer."""
+LOGS_S = 15.0
+
+
+class Following:
+    """One gang being followed."""
+
+    def __init__(self, client: Client, gang: Gang, watch: Watch, folder: Path) -> None:
+        self._client, self._gang, self._watch = client, gang, watch
+        self._logs = GangLogs(client, folder)
+        self._pods: dict[str, Worker] = {}
+        self._seen: dict[str, Worker] = {}
+        self._transcripts: dict[str, Transcript] = {}
+        self._events: set[str] = set()
+        self._ready: set[str] = set()
+        self._said: dict[str, str] = {}
+        self._losses: list[str] = []
+        self._starts = 0
+        self._together = False
+        self._since: dict[str, float] = {}
+        self._leaving: dict[str, float] = {}
+
+    def run(self) -> Outcome:
+        """Follow the gang until it has ended.
+
+        Raises:
+            httpx2.HTTPError: the API server was away for longer than :data:`AWAY_S`, or refuses to be asked.
+        """
+        next_poll = 0.0
+        try:
+            while True:
+                self._watch.tick()
+                self._hand_on()
+                if time.monotonic() >= next_poll:
+                    if (outcome := self._look()) is not None:
+                        return outcome
+                    next_poll = time.monotonic() + POLL_S
+                time.sleep(TICK_S)
+        finally:
+            self._logs.close()
+
+    def _look(self) -> Outcome | None:
+        try:
+            job = self._job()
+            self._note_pods()
+            self._free_stuck()
+        except Exception as error:
+            if not is_away(error):
+                raise
+            self._away(error)
+            return None
+        if self._since.pop("away", None) is not None:
+            self._watch.note("the API server answers again")
+        if job is None:
+            return self._ended(Problem(self._gang.name, "its Job was deleted by somebody else", "start it again"))
+        return self._finished(job) or self._judged()
+
+    def _job(self) -> Mapping[str, Any] | None:
+        from lightkube.core.exceptions import ApiError
+        from lightkube.resources.batch_v1 import Job
+
+        try:
+            found: Mapping[str, Any] = self._client.get(Job, self._gang.name).to_dict()
+        except ApiError as error:
+            if status_code(error) == 404:
+                return None
+            raise
+        return found
+
+    def _note_pods(self) -> None:
+        from lightkube.resources.core_v1 import Pod
+
+        found = [gang_workers.read_worker(pod.to_dict()) for pod in self._client.list(Pod, labels=self._labels)]
+        now = {worker.uid: worker for worker in found}
+        for line in gang_workers.changes(self._pods, now):
+            self._watch.note(line)
+        lost = [worker for uid, worker in self._pods.items() if worker.runs and not (uid in now and now[uid].runs)]
+        self._together = self._together and not lost
+        self._losses += [f"{worker} is lost: its pod is gone" for worker in lost if worker.uid not in now]
+        for worker in found:
+            if worker.runs or worker.finished:
+                self._logs.follow(worker)
+        for uid in self._pods.keys() - now.keys():
+            self._logs.lost(uid)
+        self._pods = now
+        self._seen |= now
+
+    @property
+    def _labels(self) -> dict[str, Any]:
+        return {GANG: self._gang.name}
+
+    def _free_stuck(self) -> None:
+        """Remove pods that should have ended long ago; their nodes do not answer, and the Job waits for them."""
+        from lightkube.core.exceptions import ApiError
+        from lightkube.resources.core_v1 import Pod
+
+        now = time.monotonic()
+        self._leaving = {
+            uid: self._leaving.get(uid, now)
+            for uid, worker in self._pods.items()
+            if worker.leaving and not worker.finished
+        }
+        for uid, since in self._leaving.items():
+            if now - since > STUCK_S:
+                worker = self._pods[uid]
+                self._watch.note(f"{worker}: its node does not answer, the pod is given up")
+                with contextlib.suppress(ApiError):
+                    self._client.delete(Pod, worker.pod, grace_period=0)
+
+    def _away(self, error: Exception) -> None:
+        since = self._since.get("away")
+        if since is None:
+            self._since["away"] = time.monotonic()
+            self._watch.note(f"the API server does not answer, the training goes on meanwhile: {error}")
+        elif time.monotonic() - since > AWAY_S:
+            raise error
+
+    def _hand_on(self) -> None:
+        for line in self._logs.new():
+            self._take(line)
+
+    def _take(self, line: Line) -> None:
+        text, uid = line.text, line.worker.uid
+        if text.startswith(EVENT):
+            # A pod that replaces another repeats what is in the file of events.
+            if text not in self._events:
+                self._events.add(text)
+                with contextlib.suppress(json.JSONDecodeError):
+                    self._watch.event(json.loads(text.removeprefix(EVENT)))
+            return
+        self._watch.line(text)
+        if text.startswith(NOTE):
+            self._take_note(line, text.removeprefix(NOTE))
+        elif (said := self._transcripts.setdefault(uid, Transcript()).add(text)) is not None:
+            self._watch.note(f"{line.worker}: {said}")
+
+    def _take_note(self, line: Line, said: str) -> None:
+        self._watch.note(f"{line.worker}: {said}")
+        self._said[line.worker.uid] = said
+        if said.startswith(STARTED):
+            self._together = True
+            self._starts += line.worker.index == 0
+        elif said.startswith(READY):
+            self._ready.add(line.worker.uid)
+
+    def _finished(self, job: Mapping[str, Any]) -> Outcome | None:
+        """Return how the Job ended, None as long as it has not."""
+        for condition in job.get("status", {}).get("conditions") or ():
+            if condition.get("status") != "True":
+                continue
+            if condition["type"] in ("Complete", "SuccessCriteriaMet"):
+                return self._ended(None)
+            if condition["type"] == "Failed":
+                return self._ended(self._why(condition))
+        return None
+
+    def _judged(self) -> Outcome | None:
+        """Return the end of a gang that cannot get better, None where it can."""
+        present = gang_workers.newest(self._pods.values())
+        running = [worker for worker in present.values() if worker.runs]
+        missing = "\n".join(gang_workers.missing(present, self._gang.most))
+        few = len(running) < self._gang.least
+        if self._lasts("hopeless", few and any(worker.hopeless for worker in present.values()), HOPELESS_S):
+            return self._give_up(Problem(self._gang.name, f"cannot start:\n{missing}", "see what each worker says"))
+        if self._lasts("few", few, self._gang.below_least_s):
+            told = f"had {len(running)} of at least {self._gang.least} workers for {self._gang.below_least_s} s:\n{missing}"
+            return self._give_up(Problem(self._gang.name, told, "make room for them, or lower workers"))
+        ready = sum(worker.uid in self._ready for worker in running) >= self._gang.least
+        if self._lasts("apart", ready and not few and not self._together, self._gang.rendezvous_s):
+            told = f"{len(running)} workers run, but did not find each other in {self._gang.rendezvous_s} s"
+            hint = "see what they wait for; can pods of different nodes reach each other and the cluster's DNS?"
+            return self._give_up(Problem(self._gang.name, f"{told}{self._waiting(running)}", hint))
+        return None
+
+    def _lasts(self, name: str, holds: bool, seconds: float) -> bool:
+        """Whether something has held without a break for longer than ``seconds``."""
+        if not holds:
+            self._since.pop(name, None)
+            return False
+        return time.monotonic() - self._since.setdefault(name, time.monotonic()) > seconds
+
+    def _waiting(self, running: list[Worker]) -> str:
+        return "".join(f"\n{worker}: {self._said[worker.uid]}" for worker in running if worker.uid in self._said)
+
+    def _give_up(self, problem: Problem) -> Outcome:
+        """End the Job, but keep it until its time to live is over."""
+        from lightkube.resources.batch_v1 import Job
+
+        self._client.patch(Job, self._gang.name, {"spec": {"activeDeadlineSeconds": 1, "suspend": False}})
+        return self._ended(problem)
+
+    def _ended(self, failure: Problem | None) -> Outcome:
+        """Read the logs to their ends and remove the Service, which nobody needs any more."""
+        from lightkube.core.exceptions import ApiError
+        from lightkube.resources.core_v1 import Service
+
+        with contextlib.suppress(ApiError):
+            self._client.delete(Service, self._gang.name)
+        wait_complete(self._logs, LOGS_S)
+        self._hand_on()
+        return Outcome(failure, max(0, self._starts - 1))
+
+    def _why(self, condition: Mapping[str, Any]) -> Problem:
+        """Return why a Job failed: a rank's last words where one failed by itself, or how the last pod was lost."""
+        wait_complete(self._logs, LOGS_S)
+        self._hand_on()
+        ended = [worker for worker in self._seen.values() if worker.finished and not worker.succeeded]
+        failed = [worker for worker in ended if worker.exit_code not in (*RETRIED, None)]
+        name = self._gang.name
+        if failed:
+            first = min(failed, key=self._is_victim)
+            transcript = self._transcripts.get(first.uid, Transcript())
+            transcript.restarts = max(0, self._starts - 1)
+            return transcript.problem(f"{name}, {first}", first.exit_code or 0)
+        if condition.get("reason") == "DeadlineExceeded":
+            return Problem(name, "took longer than its deadline", "raise cluster.training.deadline_s in the site file")
+        losses = [*self._losses, *(f"{worker} {worker.end()}" for worker in ended)]
+        told = f"lost workers more often than max_restarts ({self._gang.max_restarts}):\n" + "\n".join(losses)
+        remedy = "raise worker.memory" if any("memory" in worker.why for worker in ended) else "raise max_restarts"
+        return Problem(name, told if losses else str(condition.get("message", "its Job failed")), remedy)
+
+    def _is_victim(self, worker: Worker) -> bool:
+        transcript = self._transcripts.get(worker.uid, Transcript())
+        failures = transcript.failures()
+        return not failures or transcript.is_victim(failures[0])

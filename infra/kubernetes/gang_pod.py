@@ -1,0 +1,259 @@
+"""The pod of one worker of a distributed training. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from configs.ddp import Volcano
+from infra.ddp.command import rank_environment, threads_a_rank, torchrun_options
+from infra.ddp.launch import Gang
+
+Manifest = dict[str, Any]
+
+CONTAINER = "worker"
+GANG, FLOW_RUN = "mlops/gang", "mlops/flow-run"
+COMPONENT = "gang"
+PORT = 29500
+"""Of the rendezvous, torchrun's usual one."""
+GRACE_S = 30
+"""Seconds of a pod between SIGTERM and SIGKILL: more than the ranks have, see :mod:`infra.ddp.command`."""
+NODE_LOST_S = 30
+"""Seconds after which the pods of a node that is not ready are given up; Kubernetes' own default is 300."""
+ROOT, SHARE, CACHE = PurePosixPath("/opt/mlops"), PurePosixPath("/share"), PurePosixPath("/cache")
+USER = 10001
+LOG_NAME = "worker-$(JOB_COMPLETION_INDEX).$(POD)"
+
+
+@dataclass(frozen=True)
+class Space:
+    """What a cluster gives every gang: where its pods run, and what they find there.
+
+    Attributes:
+        image: holds the code at :data:`ROOT`.
+        cache: folder of the node for DVC's cache.
+        shm: the most bytes that ``/dev/shm`` may hold; they count into the worker's memory.
+        ttl_s: seconds that a finished Job with its pods and their logs is kept.
+        domain: of the cluster's DNS.
+        pull_secret: name of the Secret to pull the image with.
+        share_volumes, share_mounts: with which a pod has the share at :data:`SHARE`; none: it is not mounted.
+        environment: of every pod: how it reaches the share.
+        secrets: environment variables from Secrets: a Secret's name and key by variable.
+        deadline_s: seconds after which a gang is ended; None: never.
+    """
+
+    namespace: str
+    image: str
+    cache: PurePosixPath
+    shm: int
+    ttl_s: int
+    domain: str = "cluster.local"
+    pull_secret: str | None = None
+    share_volumes: tuple[Manifest, ...] = ()
+    share_mounts: tuple[Manifest, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    priority_class: str | None = None
+    deadline_s: int | None = None
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    tolerations: tuple[Mapping[str, str], ...] = ()
+
+    @property
+    def home(self) -> PurePosixPath:
+        """The state folder in a pod."""
+        return ROOT / ".mlops"
+
+    @property
+    def kept(self) -> PurePosixPath:
+        """The folder below which is kept what must outlive a pod: the share, or else the pod's own disk."""
+        return SHARE if self.share_mounts else self.home
+
+
+def labels(gang: Gang) -> dict[str, str]:
+    """Return the labels of all objects of a gang.
+
+    Never ``prefect.io/flow-run-id``: Prefect's worker would take each pod that fails for the flow's own.
+    """
+    return {
+        "app.kubernetes.io/part-of": "mlops",
+        "app.kubernetes.io/component": COMPONENT,
+        "app.kubernetes.io/managed-by": "mlops",
+        GANG: gang.name,
+        FLOW_RUN: gang.flow_run_id,
+    }
+
+
+def folder(gang: Gang) -> PurePosixPath:
+    """Return where a gang's output and events are, below the share or the state folder."""
+    return PurePosixPath("gangs") / gang.name
+
+
+def pod(gang: Gang, space: Space) -> Manifest:
+    """Return the template of a worker's pod."""
+    # How Volcano finds a pod's PodGroup.
+    group = {"annotations": {"scheduling.k8s.io/group-name": gang.name}} if isinstance(gang.scheduler, Volcano) else {}
+    return {"metadata": {"labels": labels(gang), **group}, "spec": _spec(gang, space)}
+
+
+def total(gang: Gang) -> dict[str, str]:
+    """Return what the least number of workers needs together."""
+    return _amounts(gang, gang.least)
+
+
+def _spec(gang: Gang, space: Space) -> Manifest:
+    lost = {"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": NODE_LOST_S}
+    return {
+        "subdomain": gang.name,
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": GRACE_S,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        **({"schedulerName": "volcano"} if isinstance(gang.scheduler, Volcano) else {}),
+        **({"priorityClassName": space.priority_class} if space.priority_class else {}),
+        **({"imagePullSecrets": [{"name": space.pull_secret}]} if space.pull_secret else {}),
+        **({"nodeSelector": dict(space.node_selector)} if space.node_selector else {}),
+        "tolerations": [
+            {"key": "node.kubernetes.io/not-ready", **lost},
+            {"key": "node.kubernetes.io/unreachable", **lost},
+            *(dict(toleration) for toleration in space.tolerations),
+        ],
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": 1,
+                "topologyKey": "kubernetes.io/hostname",
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": {GANG: gang.name}},
+            }
+        ],
+        **({"initContainers": [_cache_owner(space)]} if gang.data else {}),
+        "containers": [_worker(gang, space)],
+        "volumes": _volumes(gang, space),
+    }
+
+
+def _cache_owner(space: Space) -> Manifest:
+    """The node makes the cache's folder for root; ours is the user that fills it."""
+    return {
+        "name": "cache",
+        "image": space.image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["chown", f"{USER}:{USER}", str(CACHE)],
+        "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}},
+        "securityContext": {
+            "runAsUser": 0,
+            "runAsNonRoot": False,
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"], "add": ["CHOWN"]},
+        },
+        "volumeMounts": [{"name": "cache", "mountPath": str(CACHE)}],
+    }
+
+
+def _worker(gang: Gang, space: Space) -> Manifest:
+    amounts = _amounts(gang, 1)
+    secrets = [
+        {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
+        for name, (secret, key) in space.secrets.items()
+    ]
+    return {
+        "name": CONTAINER,
+        "image": space.image,
+        "imagePullPolicy": "IfNotPresent",
+        "workingDir": str(ROOT),
+        "command": ["python", "-m", "infra.ddp.agent"],
+        "args": _arguments(gang, space),
+        "env": [
+            {"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+            *({"name": name, "value": value} for name, value in _environment(gang, space).items()),
+            *secrets,
+        ],
+        "ports": [{"name": "rendezvous", "containerPort": PORT, "protocol": "TCP"}],
+        "resources": {
+            # No limit of the processor: it would slow a training down to nobody's gain.
+            "requests": amounts,
+            "limits": {key: value for key, value in amounts.items() if key != "cpu"},
+        },
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        "volumeMounts": [
+            {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - the container's shared memory
+            {"name": "home", "mountPath": str(space.home)},
+            *([{"name": "cache", "mountPath": str(CACHE)}] if gang.data else []),
+            *(dict(mount) for mount in space.share_mounts),
+        ],
+    }
+
+
+def _volumes(gang: Gang, space: Space) -> list[Manifest]:
+    # More than half of the memory in /dev/shm leaves too little for the processes that fill it.
+    shm = bytes_text(min(space.shm, gang.memory // 2))
+    cache = {"name": "cache", "hostPath": {"path": str(space.cache), "type": "DirectoryOrCreate"}}
+    return [
+        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": shm}},
+        {"name": "home", "emptyDir": {}},
+        *([cache] if gang.data else []),
+        *(dict(volume) for volume in space.share_volumes),
+    ]
+
+
+def _arguments(gang: Gang, space: Space) -> list[str]:
+    # Five dots: what a pod's resolver takes for a full name, so that it asks once.
+    peers = f"{gang.name}-{{}}.{gang.name}.{space.namespace}.svc.{space.domain}"
+    log_dir = space.home / "ranks"
+    wait_s = gang.rendezvous_s + gang.below_least_s
+    options = torchrun_options(
+        gang,
+        nodes=f"{gang.least}:{gang.most}",
+        processes=gang.processes,
+        endpoint=f"{peers.format(0)}:{PORT}",
+        log_dir=log_dir,
+        # The launcher knows why workers are missing, and ends the gang before torchrun gives up.
+        more={"join_timeout": str(wait_s)},
+    )
+    own = {
+        "peers": peers,
+        "index": "$(JOB_COMPLETION_INDEX)",
+        "most": gang.most,
+        "port": PORT,
+        "restarts": gang.max_restarts,
+        "wait-s": wait_s,
+        "log-dir": log_dir,
+        **({"data": gang.data.file} if gang.data else {}),
+        # Of a pod that is gone, Kubernetes has no log any more.
+        **({"log": space.kept / folder(gang) / "logs" / f"{LOG_NAME}.log"} if space.share_mounts else {}),
+    }
+    return [*(f"--{key}={value}" for key, value in own.items()), "--", *options]
+
+
+def _environment(gang: Gang, space: Space) -> dict[str, str]:
+    ranks = rank_environment(
+        gang,
+        threads=threads_a_rank(gang.cpu, gang.processes),
+        data=str(ROOT / gang.data.folder) if gang.data else None,
+        checkpoints=str(space.kept / gang.checkpoints),
+        output=str(space.kept / folder(gang) / "output"),
+        events=str(space.kept / folder(gang) / "events.jsonl"),
+    )
+    # HOME: the pod's user need not have a folder of its own in the image.
+    own = {"HOME": str(space.home), "MLOPS_HOME": str(space.home), **space.environment}
+    return {**own, **({"MLOPS_CACHE": str(CACHE)} if gang.data else {}), **ranks}
+
+
+def _amounts(gang: Gang, workers: int) -> dict[str, str]:
+    gpus = {"nvidia.com/gpu": str(gang.gpus * workers)} if gang.gpus else {}
+    return {"cpu": f"{math.ceil(gang.cpu * workers * 1000)}m", "memory": bytes_text(gang.memory * workers), **gpus}
+
+
+def bytes_text(number: int) -> str:
+    """Return bytes as people read them, where that is exact."""
+    return f"{number >> 20}Mi" if number % (1 << 20) == 0 else str(number)

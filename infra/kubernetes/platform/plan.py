@@ -1,0 +1,34 @@
+"""All manifests of the platform, in the order in which they are applied."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from infra.kubernetes.manifests import CREDENTIALS, REGISTRY, SHARE, manifest
+from infra.kubernetes.platform import limits, mlflow, network, postgres, prefect, rbac, share, worker
+from infra.kubernetes.platform.credentials import KEYS
+from infra.kubernetes.platform.wanted import Wanted
+
+SECRETS = {CREDENTIALS: KEYS, SHARE: share.SECRET_KEYS, REGISTRY: (".dockerconfigjson",)}
+"""The Secrets that manifests may name, with their keys; they are made apart, so that no manifest holds a secret."""
+
+
+def namespace(wanted: Wanted) -> dict[str, Any]:
+    """Return the namespace, which comes before all else."""
+    return manifest("v1", "Namespace", wanted.namespace, "namespace")
+
+
+def platform_manifests(wanted: Wanted) -> list[dict[str, Any]]:
+    """Return everything in the namespace and what it needs outside, Secrets and the namespace itself apart."""
+    return [
+        *limits.priorities(),
+        *limits.quotas(wanted),
+        *limits.defaults(wanted),
+        *network.manifests(wanted),
+        *rbac.manifests(wanted),
+        *share.manifests(wanted),
+        *postgres.manifests(wanted),
+        *prefect.manifests(wanted),
+        *mlflow.manifests(wanted),
+        *worker.manifests(wanted),
+    ]

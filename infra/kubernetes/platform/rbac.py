@@ -1,0 +1,81 @@
+"""Who may do what: the worker creates Jobs and watches them, a run may also launch a gang. Nobody else asks the API."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from infra.kubernetes.manifests import RUN_ACCOUNT, WORKER, WORKER_ACCOUNT, manifest
+from infra.kubernetes.platform.wanted import Wanted
+
+RUN = "run"
+
+_LOOK = ("get", "list", "watch")
+_RULES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("batch", "jobs", ("create", *_LOOK, "delete")),
+    ("", "pods", _LOOK),
+    ("", "pods/log", ("get",)),
+    # What a diagnosis reads: why a pod does not start, and what the namespace allows.
+    ("", "events", _LOOK),
+    ("", "persistentvolumeclaims", ("get", "list")),
+    ("", "resourcequotas", ("get", "list")),
+)
+_GANG_RULES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    # Applying is a patch; an elastic gang changes its Job.
+    ("batch", "jobs", ("create", *_LOOK, "patch", "delete")),
+    ("", "services", ("create", "get", "list", "patch", "delete")),
+    ("", "pods", (*_LOOK, "delete")),
+    ("", "pods/log", ("get",)),
+    ("", "events", _LOOK),
+    ("scheduling.volcano.sh", "podgroups", ("create", "get", "list", "patch", "delete")),
+)
+_CLUSTER_RULES = (("", "nodes", _LOOK),)
+
+
+def manifests(wanted: Wanted) -> list[dict[str, Any]]:
+    """Return both ServiceAccounts, their Roles, and the look at nodes that a diagnosis needs."""
+    nodes = wanted.shared_name("nodes")
+    accounts = (WORKER_ACCOUNT, RUN_ACCOUNT)
+    return [
+        *_account(wanted.namespace, WORKER_ACCOUNT, WORKER, _RULES),
+        *_account(wanted.namespace, RUN_ACCOUNT, RUN, _GANG_RULES),
+        manifest("rbac.authorization.k8s.io/v1", "ClusterRole", nodes, WORKER, rules=_rules(_CLUSTER_RULES)),
+        manifest(
+            "rbac.authorization.k8s.io/v1",
+            "ClusterRoleBinding",
+            nodes,
+            WORKER,
+            roleRef=_reference("ClusterRole", nodes),
+            subjects=[_subject(wanted.namespace, account) for account in accounts],
+        ),
+    ]
+
+
+def _account(
+    namespace: str, name: str, component: str, rules: Sequence[tuple[str, str, Sequence[str]]]
+) -> list[dict[str, Any]]:
+    return [
+        manifest("v1", "ServiceAccount", name, component, namespace=namespace),
+        manifest("rbac.authorization.k8s.io/v1", "Role", name, component, namespace=namespace, rules=_rules(rules)),
+        manifest(
+            "rbac.authorization.k8s.io/v1",
+            "RoleBinding",
+            name,
+            component,
+            namespace=namespace,
+            roleRef=_reference("Role", name),
+            subjects=[_subject(namespace, name)],
+        ),
+    ]
+
+
+def _rules(rules: Sequence[tuple[str, str, Sequence[str]]]) -> list[dict[str, Any]]:
+    return [{"apiGroups": [group], "resources": [resource], "verbs": list(verbs)} for group, resource, verbs in rules]
+
+
+def _reference(kind: str, name: str) -> dict[str, str]:
+    return {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name}
+
+
+def _subject(namespace: str, account: str) -> dict[str, str]:
+    return {"kind": "ServiceAccount", "name": account, "namespace": namespace}

@@ -1,0 +1,121 @@
+"""Distributed trainings on a real cluster: equal results, lost pods, broken scripts, too little room, cancel, adoption."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from gangs import Gangs, Seen, Stop
+
+from configs.cluster import Cluster
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(420)]
+NEEDED = ("KUBECONFIG", "MLOPS_TEST_IMAGE", "MLOPS_TEST_SHARE")
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[object]:
+    from lightkube.models.meta_v1 import ObjectMeta
+    from lightkube.resources.core_v1 import Namespace
+
+    from infra.kubernetes.client import connect
+
+    if lacking := [name for name in NEEDED if name not in os.environ]:
+        pytest.skip(f"not set: {', '.join(lacking)} (see tests/cluster/gangs.py)")
+    name = f"mlops-gangs-{uuid.uuid4().hex[:8]}"
+    client = connect(Cluster(namespace=name))
+    client.create(Namespace(metadata=ObjectMeta(name=name)))
+    yield client
+    client.delete(Namespace, name)
+
+
+@pytest.fixture(scope="module")
+def gangs(client, tmp_path_factory: pytest.TempPathFactory) -> Gangs:
+    return Gangs(client, tmp_path_factory.mktemp("home"))
+
+
+def test_one_two_and_three_workers_over_two_nodes_learn_the_same(gangs: Gangs) -> None:
+    weights = []
+    for workers in (1, 2, 3):
+        gang, seen = gangs.toy("--steps", "5", least=workers, most=workers), Seen()
+        outcome = gangs.run(gang, seen)
+        assert outcome.failure is None
+        assert seen.epochs == [1, 2, 3, 4, 5]
+        assert outcome.restarts == 0
+        weights.append(json.loads(gangs.output(gang, "weights.json")))
+        assert json.loads(gangs.output(gang, "metrics.json"))["size"] == workers
+        if workers == 2:
+            nodes = {note.rpartition(" ")[2] for note in seen.notes if " runs on " in note}
+            assert len(nodes) == 2, "the workers are spread"
+        gangs.launcher().remove(gang)
+        assert gangs.left(gang) == []
+    assert weights[0] == pytest.approx(weights[1], abs=1e-12) == pytest.approx(weights[2], abs=1e-12)
+
+
+@pytest.mark.parametrize("index", [1, 0], ids=["worker 1", "worker 0, host of the rendezvous"])
+def test_a_pod_that_is_lost_is_replaced_and_the_training_goes_on(gangs: Gangs, index: int, tmp_path: Path) -> None:
+    gang, seen = gangs.toy("--steps", "25", "--pause", "0.5"), Seen()
+    seen.do(after=6, then=lambda: gangs.kill(gang, index))
+    outcome = gangs.run(gang, seen)
+    assert outcome.failure is None
+    assert f"worker {index} is replaced by another pod" in seen.notes
+    assert seen.epochs == sorted(set(seen.epochs)), "no step is trained or told twice"
+    assert seen.epochs[-1] == 25
+    begun = {line for line in seen.lines if "begins at step" in line}
+    assert any("begins at step 0 " not in line for line in begun), begun
+    launcher = gangs.launcher()
+    launcher.collect(gang, tmp_path)
+    logs = sorted(path.name for path in (tmp_path / "logs").glob("*.log"))
+    assert len(logs) == 3, f"the log of the lost pod is kept, too: {logs}"
+    assert all("begins at step" in (tmp_path / "logs" / name).read_text() for name in logs)
+    assert (tmp_path / "output" / "weights.json").exists()
+    launcher.remove(gang)
+    assert gangs.left(gang) == []
+
+
+def test_a_rank_that_fails_is_named_with_its_last_words(gangs: Gangs) -> None:
+    gang, seen = gangs.toy("--fail-rank", "1", max_restarts=1), Seen()
+    outcome = gangs.run(gang, seen)
+    assert outcome.failure is not None
+    said = str(outcome.failure)
+    assert "rank 1" in said
+    assert "ended with exit code 3" in said
+    assert "the toy is broken here" in said
+    assert not any(item.startswith("Service") for item in gangs.left(gang))
+    gangs.launcher().remove(gang)
+
+
+def test_too_few_workers_fail_with_the_reason(gangs: Gangs) -> None:
+    gang, seen = gangs.toy(cpu=64, below_least_s=10), Seen()
+    outcome = gangs.run(gang, seen)
+    assert "had 0 of at least 2 workers for 10 s" in str(outcome.failure)
+    assert "Insufficient cpu" in str(outcome.failure)
+    gangs.launcher().remove(gang)
+    assert gangs.left(gang) == []
+
+
+def test_an_image_that_is_not_there_fails_with_its_name(gangs: Gangs) -> None:
+    gang, seen = gangs.toy(), Seen()
+    launcher = gangs.launcher(image="registry.example/none:1")
+    launcher.launch(gang)
+    outcome = launcher.follow(gang, seen.watch())
+    assert "registry.example/none:1" in str(outcome.failure)
+    launcher.remove(gang)
+
+
+def test_cancel_removes_everything(gangs: Gangs) -> None:
+    gang, seen = gangs.toy("--steps", "500", "--pause", "0.5"), Seen()
+    seen.do(after=2, then=lambda: setattr(seen, "stop", True))
+    with pytest.raises(Stop):
+        gangs.run(gang, seen)
+    assert len(gangs.left(gang)) >= 4
+    launcher = gangs.launcher()
+    launcher.remove(gang)
+    assert gangs.left(gang) == []
+    assert (gangs.share / gang.checkpoints / "toy.json").exists(), "a later run goes on from there"
+    launcher.clear(gang)
+    assert not (gangs.share / gang.checkpoints).exists()
