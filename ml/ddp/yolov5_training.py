@@ -7,7 +7,7 @@ what one process would have), and what depends on a rank's own images (losses, b
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,8 @@ from ml.yolov5.trainer import Row, Yolov5Training
 class DistributedTraining(Yolov5Training):
     """One detector, trained by all ranks together; takes what :class:`~ml.yolov5.trainer.Yolov5Training` takes."""
 
+    validator: Callable[[Any], Row]
+
     def __init__(self, world: World, *args: Any) -> None:
         self.world = world
         super().__init__(*args)
@@ -32,6 +34,9 @@ class DistributedTraining(Yolov5Training):
         super().prepare()
         for model in (self.model, self.ema.ema):
             model.load_state_dict(self.world.share(model.state_dict() if self.world.rank == 0 else None))
+        judge = self.validator
+        # Rank 0 judges, all ranks know the result.
+        self.validator = lambda trainer: self.world.share(judge(trainer) if self.world.rank == 0 else None)
 
     def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
         """Loader of one split; of each train batch this rank's part."""
@@ -41,11 +46,6 @@ class DistributedTraining(Yolov5Training):
             endless = loader.batch_sampler
             object.__setattr__(loader, "batch_sampler", type(endless)(Part(endless.sampler, self.world)))
         return loader
-
-    def get_validator(self) -> Any:
-        """The validator: rank 0 judges, all ranks know the result."""
-        validator = super().get_validator()
-        return lambda trainer: self.world.share(validator(trainer) if self.world.rank == 0 else None)
 
     def optimizer_step(self) -> None:
         """Sum the gradients of all ranks, then step."""
