@@ -22,7 +22,7 @@ from infra.ddp.torchrun import LocalLauncher
 from ml.ddp.digits import draw
 from ml.ddp.idx import IMAGES, write_idx
 
-EPOCHS = 240
+EPOCHS = 100
 BAD = """
 import os, signal, sys, time
 rank, how = int(os.environ["RANK"]), sys.argv[1]
@@ -58,7 +58,7 @@ def test_ranks_killed_again_and_again_end_as_if_nothing_had_happened(tmp_path: P
     assert [event["epoch"] for event in undisturbed.events] == list(range(1, EPOCHS + 1))
 
     chance = random.Random(4)
-    moments = sorted(chance.sample(range(10, EPOCHS - 60), 3))
+    moments = sorted(chance.sample(range(5, EPOCHS - 50), 2))
 
     def kill(event: Mapping[str, Any]) -> None:
         pids = ranks_of("disturbed")
@@ -69,7 +69,7 @@ def test_ranks_killed_again_and_again_end_as_if_nothing_had_happened(tmp_path: P
     disturbed = run(tmp_path / "b", gang("disturbed", *program, max_restarts=9), kill)
     assert disturbed.outcome.failure is None, disturbed.outcome.failure
     assert not moments
-    assert 1 <= disturbed.outcome.restarts <= 3
+    assert 1 <= disturbed.outcome.restarts <= 2
     assert any("was ended by SIGKILL" in note for note in disturbed.notes)
     assert any("going on after epoch" in line for line in disturbed.lines)
     first, second = (torch.load(tmp_path / name / "kept/output/model.pt") for name in ("a", "b"))
