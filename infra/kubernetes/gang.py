@@ -22,6 +22,7 @@ from infra.kubernetes import gang_manifests
 from infra.kubernetes.apply import apply
 from infra.kubernetes.client import is_away, status_code
 from infra.kubernetes.gang_follow import AWAY_S, STUCK_S, Following
+from infra.kubernetes.gang_logs import GangLogs
 from infra.kubernetes.gang_pod import COMPONENT, FLOW_RUN, GANG, GRACE_S, Space, folder
 from infra.kubernetes.gang_space import open_space
 
@@ -95,7 +96,8 @@ class KubernetesLauncher:
 
     def follow(self, gang: Gang, watch: Watch) -> Outcome:
         """Follow a gang to its end. A failed gang's Job and pods are kept for their time to live."""
-        return Following(self._client, gang, watch, self._logs(gang)).run()
+        copies = self.kept / folder(gang) / "logs" if self.kept is not None else None
+        return Following(self._client, gang, watch, GangLogs(self._client, self._logs(gang), copies)).run()
 
     def collect(self, gang: Gang, folder: Path) -> None:
         """Bring the logs of all workers and what rank 0 left to ``folder``.

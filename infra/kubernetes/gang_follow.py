@@ -12,7 +12,6 @@ import contextlib
 import json
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.problems import Problem
@@ -33,7 +32,7 @@ POLL_S = 1.0
 TICK_S = 0.2
 AWAY_S = 3600.0
 """Seconds without an answer of the API server after which following ends; the gang goes on without us until then."""
-HOPELESS_S = 20.0
+HOPELESS_S = 30.0
 """Seconds that a pod has to get over what should not get better, as a registry that says no while it starts."""
 STUCK_S = GRACE_S + 15.0
 """Seconds after which a pod that is being deleted must be gone; its node does not answer."""
@@ -43,9 +42,8 @@ LOGS_S = 15.0
 class Following:
     """One gang being followed."""
 
-    def __init__(self, client: Client, gang: Gang, watch: Watch, folder: Path) -> None:
-        self._client, self._gang, self._watch = client, gang, watch
-        self._logs = GangLogs(client, folder)
+    def __init__(self, client: Client, gang: Gang, watch: Watch, logs: GangLogs) -> None:
+        self._client, self._gang, self._watch, self._logs = client, gang, watch, logs
         self._pods: dict[str, Worker] = {}
         self._seen: dict[str, Worker] = {}
         self._transcripts: dict[str, Transcript] = {}
@@ -173,7 +171,8 @@ class Following:
             self._watch.note(f"{line.worker}: {said}")
 
     def _take_note(self, line: Line, said: str) -> None:
-        self._watch.note(f"{line.worker}: {said}")
+        if said != self._said.get(line.worker.uid):
+            self._watch.note(f"{line.worker}: {said}")
         self._said[line.worker.uid] = said
         if said.startswith(STARTED):
             self._together = True

@@ -146,7 +146,7 @@ def _cache_owner(space: Space) -> Manifest:
         "image": space.image,
         "imagePullPolicy": "IfNotPresent",
         "command": ["chown", f"{USER}:{USER}", str(CACHE)],
-        "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}},
+        "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"cpu": "1", "memory": "64Mi"}},
         "securityContext": {
             "runAsUser": 0,
             "runAsNonRoot": False,
@@ -176,11 +176,7 @@ def _worker(gang: Gang, space: Space) -> Manifest:
             *secrets,
         ],
         "ports": [{"name": "rendezvous", "containerPort": PORT, "protocol": "TCP"}],
-        "resources": {
-            # No limit of the processor: it would slow a training down to nobody's gain.
-            "requests": amounts,
-            "limits": {key: value for key, value in amounts.items() if key != "cpu"},
-        },
+        "resources": {"requests": amounts, "limits": amounts},
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
         "volumeMounts": [
             {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - the container's shared memory
