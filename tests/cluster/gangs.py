@@ -86,6 +86,7 @@ class Gangs:
             cache=PurePosixPath("/var/lib/mlops/cache"),
             shm=64 << 20,
             ttl_s=600,
+            kept=PurePosixPath("/share"),
             share_volumes=({"name": "share", "hostPath": {"path": str(self.share), "type": "Directory"}},),
             share_mounts=({"name": "share", "mountPath": "/share"},),
         )

@@ -11,6 +11,7 @@ import pytest
 
 from configs.cluster import Cluster
 from configs.ddp import Kueue, Volcano
+from configs.problems import UserError
 from configs.secret import PasswordReference
 from configs.storage import DirectoryStorage, MountStorage, SmbStorage
 from infra.ddp.command import SHUTDOWN_S
@@ -60,7 +61,15 @@ def gang() -> Gang:
 
 @pytest.fixture
 def space() -> Space:
-    return Space("ml", "registry.example/mlops@sha256:1", PurePosixPath("/var/lib/mlops/cache"), 1 << 30, 3600, **SHARE)
+    return Space(
+        "ml",
+        "registry.example/mlops@sha256:1",
+        PurePosixPath("/var/lib/mlops/cache"),
+        1 << 30,
+        3600,
+        PurePosixPath("/share"),
+        **SHARE,
+    )
 
 
 def test_the_job_whole(gang: Gang, space: Space) -> None:
@@ -264,7 +273,6 @@ def test_kubernetes_schemas_take_them(gang: Gang, space: Space, version: str) ->
     everything = replace(
         space,
         pull_secrets=("mlops-registry",),
-        secrets={"MLOPS_SHARE_PASSWORD": ("mlops-share", "password")},
         priority_class="mlops-training",
         deadline_s=600,
         node_selector={"gpu": "yes"},
@@ -297,16 +305,19 @@ def test_a_machine_gives_what_the_platform_has() -> None:
     assert space.kept == PurePosixPath("/share/dvc")
     assert [volume["name"] for volume in space.share_volumes] == ["share", "share-sentinel"]
     assert space.pull_secrets == ("mlops-registry",)
-    assert space.secrets == {}
 
 
-def test_a_share_without_a_mount_takes_its_password_from_the_secret() -> None:
+@pytest.mark.parametrize("share", [None, "smb"])
+def test_a_share_that_pods_do_not_mount_is_refused(share: str | None) -> None:
     smb = SmbStorage(kind="smb", url="smb://a@storage/s/dvc", password=PasswordReference(environment="P"))
-    space = space_for(Wanted(Cluster(), "registry.example/mlops:1", share=smb))
-    assert space.secrets == {"MLOPS_SHARE_PASSWORD": ("mlops-share", "password")}
-    assert space.share_mounts == ()
-    assert '"password"' in space.environment["MLOPS_SHARE"]
-    assert "MLOPS_SHARE_PASSWORD" in space.environment["MLOPS_SHARE"], "its name, not the password"
+    with pytest.raises(UserError, match="workers need the share as a folder"):
+        space_for(Wanted(Cluster(), "registry.example/mlops:1", share=smb if share else None))
+
+
+def test_a_share_that_the_cluster_mounts_for_pods() -> None:
+    smb = SmbStorage(kind="smb", url="smb://a@storage/s/dvc", password=PasswordReference(environment="P"))
+    space = space_for(Wanted(Cluster(), "registry.example/mlops:1", share=smb, csi_smb=True))
+    assert space.kept == PurePosixPath("/share/dvc")
 
 
 def test_a_pod_gives_what_it_has_itself() -> None:
