@@ -14,9 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from infra.ddp.agent import EVENT, PASSING
+from infra.ddp.agent import PASSING
 from infra.ddp.command import torchrun_options
 from infra.ddp.launch import Gang
+from infra.ddp.worker_log import EVENT
 
 ROOT = Path(__file__).parents[2]
 TOY = "tests/kubernetes/toy.py"
