@@ -8,9 +8,10 @@ over is removed by :func:`infra.kubernetes.gang_jobs.remove_gang`. Its Service a
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from configs.ddp import Kueue, Plain, Volcano
 from configs.problems import Problem, UserError
