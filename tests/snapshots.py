@@ -26,13 +26,17 @@ _DULL = {
 def portable(seen: Snapshot, run: str, kind: str, message: str, namespace: str) -> dict[str, Any]:
     """Return what of ``seen`` concerns ``run``, to be kept as a file."""
     values = asdict(seen)
-    labelled = [item for item in values["jobs"] + values["pods"] if run in (item["metadata"].get("labels") or {}).values()]
+    labelled = [
+        item for item in values["jobs"] + values["pods"] if run in (item["metadata"].get("labels") or {}).values()
+    ]
     nodes = values["nodes"] or []
     names = {item["metadata"]["name"] for item in [*labelled, *nodes, *values["claims"]]}
     jobs = {item["metadata"]["name"] for item in labelled}
     kept = {
         "run": {"kind": kind, "message": message},
-        "now": max((str(moment(e.get("lastTimestamp") or e.get("eventTime")) or "") for e in values["events"]), default=""),
+        "now": max(
+            (str(moment(e.get("lastTimestamp") or e.get("eventTime")) or "") for e in values["events"]), default=""
+        ),
         "jobs": [item for item in values["jobs"] if item in labelled],
         "pods": [item for item in values["pods"] if item in labelled],
         "events": [item for item in values["events"] if item["involvedObject"].get("name") in names],

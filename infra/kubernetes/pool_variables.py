@@ -35,7 +35,9 @@ class Variables(BaseModel):
     tolerations: list[dict[str, Any]] = Field(description="Taints that the run puts up with")
     cache: str = Field(pattern="^/.", description="The node's folder for DVC's cache, kept between runs")
     priority_class: str = Field(description="Which runs go first")
-    service_account: str = Field("mlops-run", description="The account of the pod; it may only make distributed trainings")
+    service_account: str = Field(
+        "mlops-run", description="The account of the pod; it may only make distributed trainings"
+    )
     deadline_s: int | None = Field(
         None, ge=60, title="Deadline", description="Seconds after which the Job is ended, waiting included; none: never"
     )

@@ -73,5 +73,7 @@ class Watched:
     def close(self) -> None:
         for item in reversed(self._made):
             with contextlib.suppress(ApiError):
-                self.client.delete(type(item), item.metadata.name, namespace=self.namespace, cascade=CascadeType.BACKGROUND)
+                self.client.delete(
+                    type(item), item.metadata.name, namespace=self.namespace, cascade=CascadeType.BACKGROUND
+                )
         self.client.close()
