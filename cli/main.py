@@ -24,6 +24,7 @@ COMMANDS = {
     "build-image": "Build the image that pods run from this commit, and push it to the site's registry.",
     "lineage": "Which commit, data, parameters and environment made a model.",
     "reproduce": "Make a model again in a checkout of its own and compare.",
+    "platform": "Prefect, MLflow, Postgres and a worker on the Kubernetes cluster of configs/site.yaml.",
     "rollback": "Give the champion's place back to the previous model.",
 }
 
@@ -46,7 +47,11 @@ def application(arguments: list[str]) -> typer.Typer:
     wanted = next((argument for argument in arguments if not argument.startswith("-")), None)
     for name, text in COMMANDS.items():
         if importlib.util.find_spec(f"cli.{_module(name)}"):
-            app.command(name, help=text)(_load(name) if name == wanted else _not_called)
+            loaded = _load(name) if name == wanted else _not_called
+            if isinstance(loaded, typer.Typer):
+                app.add_typer(loaded, name=name, help=text)
+            else:
+                app.command(name, help=text)(loaded)
     return app
 
 

@@ -19,9 +19,9 @@ from infra.registry.login import Login, access, ca_path
 from infra.repository.dvc_config import absolute
 
 Say = Callable[[str], None]
-_LAST, _WIDTH = 12, 160
+_LAST, _WIDTH = 12, 120
 _STEP = re.compile(r"^(?:\[\d+/\d+\] )?STEP \d+/\d+: (?:FROM|COPY|RUN)\b|^#\d+ \[.*\d+/\d+\] (?:FROM|COPY|RUN)\b")
-_PIP = re.compile(r"^(?:#\d+ [\d.]+ )?(Collecting|Downloading|Installing collected packages|Successfully installed)\b")
+_PIP = re.compile(r"^(?:#\d+ [\d.]+ )?(?:Collecting|Installing collected packages|Successfully installed)\b")
 
 
 def build(plan: Plan, builder: Builder, login: Login | None, say: Say) -> None:
@@ -86,7 +86,7 @@ def _run(command: Command, root: Path, say: Say, worth_saying: Callable[[str], b
         if line.strip():
             lines.append(line.strip()[:_WIDTH])
         if worth_saying(line):
-            say(line.strip()[:_WIDTH])
+            say(" ".join(line.split())[:_WIDTH])
 
     status = run_guarded(command.arguments, cwd=root, env={**os.environ, **command.environment}, on_line=on_line)
     return status, lines

@@ -35,9 +35,7 @@ class Variables(BaseModel):
     tolerations: list[dict[str, Any]] = Field(description="Taints that the run puts up with")
     cache: str = Field(pattern="^/.", description="The node's folder for DVC's cache, kept between runs")
     priority_class: str = Field(description="Which runs go first")
-    service_account: str = Field(
-        "mlops-run", description="The account of the pod; it may only make distributed trainings"
-    )
+    service_account: str = Field("mlops-run", description="The account of the pod, for distributed trainings")
     deadline_s: int | None = Field(
         None, ge=60, title="Deadline", description="Seconds after which the Job is ended, waiting included; none: never"
     )
@@ -48,6 +46,7 @@ def variables(cluster: Cluster, image: str, pull_secrets: list[str]) -> dict[str
     """Return the schema of :class:`Variables` with the site's values as defaults."""
     training = cluster.training
     defaults: dict[str, Any] = {
+        "env": {},
         "namespace": cluster.namespace,
         "image": image,
         "image_pull_secrets": [{"name": name} for name in pull_secrets],

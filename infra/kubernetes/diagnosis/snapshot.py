@@ -5,6 +5,7 @@ Values of environment variables and the contents of Secrets and ConfigMaps are n
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ RUN = "prefect.io/flow-run-id"
 """Label of a run's own Job and pod."""
 GANG_RUN = "mlops/flow-run"
 """Label of the Job and the pods of a run's gang."""
+_NO_LOG = re.compile(r"failed to try resolving symlinks|unable to retrieve container logs")
+"""What the kubelet answers in the place of a log that is gone."""
 TAIL = 40
 """Lines of a container's log that are read."""
 
@@ -119,7 +122,7 @@ def _logs(client: Client, namespace: str, pods: Iterable[Object]) -> dict[str, l
 
 def _tail(client: Client, namespace: str, pod: str, container: str) -> list[str]:
     lines = client.log(pod, namespace=namespace, container=container, tail_lines=TAIL)
-    return [kept for line in lines if (kept := clean_line(line))]
+    return [kept for line in lines if (kept := clean_line(line)) and not _NO_LOG.match(kept)]
 
 
 def _allowed(read: Callable[[], Any]) -> Any:
