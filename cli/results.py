@@ -16,7 +16,7 @@ from tasks.summary import ARTIFACT, Summary
 NONE = "The run left no summary; see its log in the Prefect UI."
 
 
-def show(run: FollowedRun, root: Path, home: Path, console: Console) -> None:
+def show(run: FollowedRun, home: Path, console: Console, report: str = "reports/latest.md") -> None:
     """Print the metrics, the model's name and version, the pictures' paths and the addresses of the two UIs."""
     summary = Summary.load(home / "runs" / str(run.id))
     if summary is None:
@@ -25,7 +25,7 @@ def show(run: FollowedRun, root: Path, home: Path, console: Console) -> None:
     _table(summary, console)
     for title, path in summary.pictures.items():
         console.print(f"  {title:<22} {path}", highlight=False)
-    console.print(f"  {'Report':<22} reports/latest.md", highlight=False)
+    console.print(f"  {'Report':<22} {report}", highlight=False)
     stack = load_stack(home)
     if stack is not None:
         _addresses(summary.flow_url or stack.prefect_url, summary.run_url or stack.mlflow_url, console)

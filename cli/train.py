@@ -58,7 +58,7 @@ def train(
     if run.completed and on is Where.KUBERNETES:
         show_from_cluster(run, home, console)
     elif run.completed:
-        show(run, root, home, console)
+        show(run, home, console)
     raise typer.Exit(run.exit_status)
 
 

@@ -10,40 +10,27 @@ torch numbers agents by their addresses, rank 0 is there, too. What can go wrong
   place, with the new host.
 - torchrun ends with 1 whatever a rank ended with. We end with the exit code of the rank that failed first (128 + signal
   where one ended it), and with :data:`PASSING` when torchrun did not find its peers.
-
-Lines for whoever reads the log begin with :data:`NOTE`, events of rank 0 with :data:`EVENT`; all others are torchrun's
-and the ranks' own.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import re
 import signal
-import socket
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, TextIO
 
 from configs.problems import UserError
 from infra.ddp.command import TORCHRUN
 from infra.ddp.failure import Transcript
+from infra.ddp.peers import Peers
+from infra.ddp.worker_log import READY, STARTED, EventLines, WorkerLog
 from infra.process import guarded, pump
 
-if TYPE_CHECKING:
-    from infra.repository.dvc import Dvc
-
-NOTE = "[worker] "
-EVENT = "[event] "
-READY = "ready"
-"""The note of a worker that has its data, and begins to look for its peers."""
-STARTED = "ranks started"
-"""How the note begins that tells of ranks that were started."""
 PASSING = 75
 """Exit code where no rank failed by itself: the peers were not found or the store was lost (``EX_TEMPFAIL``)."""
 SAY_S = 10.0
@@ -64,65 +51,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one worker to its end and return its exit code."""
     options = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, _terminate)
-    with contextlib.ExitStack() as stack:
-        if options.log is not None:
-            with contextlib.suppress(OSError):
-                options.log.parent.mkdir(parents=True, exist_ok=True)
-                _copies[:] = [stack.enter_context(options.log.open("a", encoding="utf-8", buffering=1))]
-        try:
-            return Agent(options).run()
-        except TerminatedError:
-            say("told to end: the ranks were ended")
-            return 128 + signal.SIGTERM
-
-
-def say(line: str) -> None:
-    """Write a note."""
-    echo(f"{NOTE}{line}")
-
-
-def echo(line: str) -> None:
-    """Write a line to the log, and to its copy on the share if there is one."""
-    print(line, flush=True)
-    if _copies:
-        with contextlib.suppress(OSError):  # a share that is away or full stops no training
-            _copies[0].write(f"{line}\n")
-
-
-_copies: list[TextIO] = []
-
-
-class Peers:
-    """The agents of a gang by name: who has an address."""
-
-    def __init__(self, pattern: str, most: int, port: int) -> None:
-        self._names = [pattern.format(index) for index in range(most)]
-        self._port = port
-
-    def name(self, index: int) -> str:
-        """Return the name of a peer."""
-        return self._names[index]
-
-    def missing(self) -> list[int]:
-        """Return the indexes of peers whose names have no address, yet or any more."""
-        return [index for index, name in enumerate(self._names) if not _has_address(name)]
-
-    def host_trouble(self) -> str | None:
-        """Return why the host of the rendezvous cannot be reached now, None when it can."""
-        try:
-            with socket.create_connection((self._names[0], self._port), timeout=5):
-                return None
-        except socket.gaierror:
-            return "worker 0, which hosts the rendezvous, has no address"
-        except OSError as error:
-            return f"worker 0, which hosts the rendezvous, does not answer on port {self._port}: {error}"
+    log = WorkerLog(options.log)
+    try:
+        return Agent(options, log).run()
+    except TerminatedError:
+        log.note("told to end: the ranks were ended")
+        return 128 + signal.SIGTERM
 
 
 class Agent:
     """One worker's torchrun, started again where that helps."""
 
-    def __init__(self, options: argparse.Namespace) -> None:
-        self._options = options
+    def __init__(self, options: argparse.Namespace, log: WorkerLog) -> None:
+        self._options, self._log = options, log
         self._index: int = options.index
         self._peers = Peers(options.peers, options.most, options.port)
         self._log_dir = Path(options.log_dir)
@@ -132,19 +73,31 @@ class Agent:
 
     def run(self) -> int:
         """Run torchrun to its end, again where only the rendezvous was lost; return the worker's exit code."""
-        if self._options.data and (trouble := _fetch(self._options.data)) is not None:
+        if self._options.data and (trouble := self._fetch(self._options.data)) is not None:
             return trouble
-        say(READY)
+        self._log.note(READY)
         for attempt in range(self._options.restarts + 1):
             if attempt:
-                say(f"starting torchrun again, {attempt} of {self._options.restarts}")
+                self._log.note(f"starting torchrun again, {attempt} of {self._options.restarts}")
             if self._index and not self._wait_for_host():
                 return PASSING
             code, lost = self._torchrun()
             if lost is None:
                 return code
-            say(f"the rendezvous was lost: {lost}")
+            self._log.note(f"the rendezvous was lost: {lost}")
         return PASSING
+
+    def _fetch(self, file: str) -> int | None:
+        """Bring the dataset here; returns the exit code where that failed."""
+        from infra.ddp import dataset
+        from infra.repository.dvc import ShareError
+
+        try:
+            dataset.fetch(Path.cwd(), file, self._log.note)
+        except UserError as error:
+            self._log.line(f"error:\n{error}")
+            return PASSING if isinstance(error, ShareError) else 1
+        return None
 
     def _wait_for_host(self) -> bool:
         """Wait for the rendezvous' host; returns False when it was not there in time."""
@@ -152,10 +105,10 @@ class Agent:
         told = ""
         while (trouble := self._peers.host_trouble()) is not None:
             if time.monotonic() > give_up:
-                say(f"gave up after {self._options.wait_s:.0f} s: {trouble}")
+                self._log.note(f"gave up after {self._options.wait_s:.0f} s: {trouble}")
                 return False
             if trouble != told:
-                say(f"waiting: {trouble}")
+                self._log.note(f"waiting: {trouble}")
                 told = trouble
             self._say_missing()
             time.sleep(0.5)
@@ -169,7 +122,7 @@ class Agent:
 
         def on_line(line: str) -> None:
             nonlocal lost, waiting
-            echo(line)
+            self._log.line(line)
             waiting = transcript.add(line) is not None or waiting
             if match := _RENDEZVOUS.search(line):
                 lost = match[0]
@@ -177,10 +130,10 @@ class Agent:
         def on_tick() -> None:
             nonlocal attempts, waiting
             for text in self._events.new():
-                echo(f"{EVENT}{text}")
+                self._log.event(text)
             if (now := self._attempts()) != attempts:
                 attempts, waiting = now, False
-                say(f"{STARTED}, attempt {attempts}")
+                self._log.note(f"{STARTED}, attempt {attempts}")
             elif waiting:
                 self._say_missing()
 
@@ -213,26 +166,9 @@ class Agent:
         missing = self._peers.missing()
         self._said_at = time.monotonic()
         if missing:
-            say(f"waiting: no address yet for worker{'s' * (len(missing) > 1)} {', '.join(map(str, missing))}")
-
-
-class EventLines:
-    """Lines that rank 0 adds to its file of events; those of pods before this one come first, again."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._path, self._offset = path, 0
-
-    def new(self) -> Iterator[str]:
-        """Yield the lines since the last call; half a line is left for the next."""
-        if self._path is None or not self._path.exists():
-            return
-        with self._path.open("rb") as file:
-            file.seek(self._offset)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    return
-                self._offset += len(line)
-                yield line.decode("utf-8", "replace").rstrip()
+            self._log.note(
+                f"waiting: no address yet for worker{'s' * (len(missing) > 1)} {', '.join(map(str, missing))}"
+            )
 
 
 def _make_folders() -> Path | None:
@@ -245,54 +181,6 @@ def _make_folders() -> Path | None:
     events = Path(os.environ["MLOPS_EVENTS"])
     events.parent.mkdir(parents=True, exist_ok=True)
     return events
-
-
-def _fetch(file: str) -> int | None:
-    """Bring the dataset of a ``.dvc`` file into the code's folder; returns the exit code where that failed."""
-    from configs.home import home_folder
-    from infra.repository import node_cache
-    from infra.repository.dvc import Dvc, ShareError
-    from infra.repository.share import open_share
-
-    root = Path.cwd()
-    try:
-        node_cache.set_up(root)
-        with Dvc(root) as dvc:
-            dvc.connect(open_share(root, home_folder(root)))
-            _pull(dvc, file)
-    except UserError as error:
-        echo(f"error:\n{error}")
-        return PASSING if isinstance(error, ShareError) else 1
-    return None
-
-
-def _pull(dvc: Dvc, file: str) -> None:
-    """Pull ``file`` unless it is here; a share that is away is tried again at 2, 4, 8, 16 and 32 s.
-
-    Raises:
-        UserError: it cannot be had.
-    """
-    from infra.repository.dvc import ShareError
-
-    started = time.monotonic()
-    for delay_s in (2, 4, 8, 16, 32, None):
-        try:
-            if not dvc.is_present(file):
-                dvc.pull(file)
-            say(f"{file} is here after {time.monotonic() - started:.1f} s")
-            return
-        except ShareError as error:
-            if delay_s is None:
-                raise
-            say(f"the share does not answer, next try in {delay_s} s: {error.problems[0].what}")
-            time.sleep(delay_s)
-
-
-def _has_address(name: str) -> bool:
-    try:
-        return bool(socket.getaddrinfo(name, None))
-    except OSError:
-        return False
 
 
 def _python_path() -> str:

@@ -2,35 +2,32 @@
 
 The gang belongs to nobody in the cluster: a controller that dies must not take its training along. It is found again by
 its name, ends by itself (Job's deadline), goes by itself when it has ended (time to live), and one whose flow run is
-over is removed by :func:`remove_gang`. Its Service and PodGroup are owned by its Job.
+over is removed by :func:`infra.kubernetes.gang_jobs.remove_gang`. Its Service and PodGroup are owned by its Job.
 """
 
 from __future__ import annotations
 
 import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from configs.ddp import Kueue, Plain, Volcano
 from configs.problems import Problem, UserError
 from infra.ddp.launch import Gang, Outcome, Watch
 from infra.kubernetes import gang_manifests
 from infra.kubernetes.apply import apply
-from infra.kubernetes.client import is_away, status_code
-from infra.kubernetes.gang_follow import AWAY_S, STUCK_S, Following
-from infra.kubernetes.gang_pod import COMPONENT, FLOW_RUN, GANG, GRACE_S, Space, folder
+from infra.kubernetes.client import status_code
+from infra.kubernetes.gang_follow import Following
+from infra.kubernetes.gang_jobs import has, patiently, read_job, remove_gang
+from infra.kubernetes.gang_logs import GangLogs
+from infra.kubernetes.gang_pod import FLOW_RUN, Space, folder
 from infra.kubernetes.gang_space import open_space
 
 if TYPE_CHECKING:
     from lightkube import Client
 
-Answer = TypeVar("Answer")
-GONE_S = STUCK_S + GRACE_S
-"""Seconds in which a removed gang must be gone."""
 _INSTALL = {
     "volcano": "install Volcano (https://volcano.sh/en/docs/installation), or set scheduler.kind to plain",
     "kueue": "install Kueue (https://kueue.sigs.k8s.io/docs/installation), or set scheduler.kind to plain",
@@ -45,15 +42,6 @@ def open_launcher(root: Path, home: Path) -> KubernetesLauncher:
     """
     client, space, kept = open_space(root, home)
     return KubernetesLauncher(client, space, home, kept)
-
-
-@dataclass(frozen=True)
-class Found:
-    """A gang that a cluster knows."""
-
-    name: str
-    flow_run_id: str
-    finished: bool
 
 
 class KubernetesLauncher:
@@ -75,8 +63,10 @@ class KubernetesLauncher:
             UserError: the cluster refuses it, or lacks the scheduler.
         """
         patiently(partial(self._check_scheduler, gang))
-        job = patiently(partial(_get, self._client, gang.name))
-        if job is not None and (_has(job, "Failed") or _has(job, "FailureTarget") or _leaves(job)):
+        job = patiently(partial(read_job, self._client, gang.name))
+        if job is not None and (
+            has(job, "Failed") or has(job, "FailureTarget") or job["metadata"].get("deletionTimestamp")
+        ):
             remove_gang(self._client, gang.name)
             job = None
         if job is None:
@@ -95,7 +85,8 @@ class KubernetesLauncher:
 
     def follow(self, gang: Gang, watch: Watch) -> Outcome:
         """Follow a gang to its end. A failed gang's Job and pods are kept for their time to live."""
-        return Following(self._client, gang, watch, self._logs(gang)).run()
+        copies = self.kept / folder(gang) / "logs" if self.kept is not None else None
+        return Following(self._client, gang, watch, GangLogs(self._client, self._logs(gang), copies)).run()
 
     def collect(self, gang: Gang, folder: Path) -> None:
         """Bring the logs of all workers and what rank 0 left to ``folder``.
@@ -169,92 +160,6 @@ class KubernetesLauncher:
             raise UserError(Problem("scheduler.kind", what, _INSTALL[gang.scheduler.kind])) from None
 
 
-def find_gangs(client: Client) -> Iterator[Found]:
-    """Yield the gangs in the client's namespace, ended ones too."""
-    from lightkube.resources.batch_v1 import Job
-
-    for found in client.list(Job, labels={"app.kubernetes.io/component": COMPONENT}):
-        job = found.to_dict()
-        labels = job["metadata"]["labels"]
-        yield Found(labels[GANG], labels[FLOW_RUN], _has(job, "Failed") or _has(job, "Complete"))
-
-
-def remove_gang(client: Client, name: str) -> None:
-    """Delete a gang's Job with all that it owns, and wait until its pods are gone; not there: nothing.
-
-    Raises:
-        UserError: pods are still there after :data:`GONE_S`.
-    """
-    from lightkube.resources.batch_v1 import Job
-    from lightkube.resources.core_v1 import Pod, Service
-
-    for resource in (Job, Service):
-        patiently(partial(_delete, client, resource, name))
-    started = time.monotonic()
-    while pods := patiently(partial(_left, client, name)):
-        waited = time.monotonic() - started
-        if waited > GONE_S:
-            what = f"is deleted, but not gone after {GONE_S:.0f} s: {', '.join(pods)}"
-            raise UserError(Problem(name, what, "look at their nodes"))
-        if waited > STUCK_S:  # their nodes do not answer
-            for pod in pods:
-                patiently(partial(_delete, client, Pod, pod, grace_period=0))
-        time.sleep(0.5)
-
-
-def patiently(ask: Callable[[], Answer]) -> Answer:
-    """Ask the API server until it answers, for at most :data:`AWAY_S`; what it answers is not asked twice.
-
-    Raises:
-        httpx2.HTTPError: it was away for longer, or refuses.
-    """
-    give_up = time.monotonic() + AWAY_S
-    while True:
-        try:
-            return ask()
-        except Exception as error:
-            if not is_away(error) or time.monotonic() > give_up:
-                raise
-            time.sleep(2)
-
-
-def _delete(client: Client, resource: Any, name: str, **options: Any) -> None:
-    """Delete an object and, after it, what it owns; not there: nothing."""
-    from lightkube.core.exceptions import ApiError
-    from lightkube.types import CascadeType
-
-    try:
-        client.delete(resource, name, cascade=CascadeType.BACKGROUND, **options)
-    except ApiError as error:
-        if status_code(error) != 404:
-            raise
-
-
-def _left(client: Client, name: str) -> list[str]:
-    """Return what is left of a gang: its pods, or while there are none, its Job."""
-    from lightkube.resources.core_v1 import Pod
-
-    pods = [str(pod.metadata and pod.metadata.name) for pod in client.list(Pod, labels={GANG: name})]
-    return pods or ([name] if _get(client, name) is not None else [])
-
-
-def _get(client: Client, name: str) -> Mapping[str, Any] | None:
-    from lightkube.core.exceptions import ApiError
-    from lightkube.resources.batch_v1 import Job
-
-    try:
-        found: Mapping[str, Any] = client.get(Job, name).to_dict()
-    except ApiError as error:
-        if status_code(error) == 404:
-            return None
-        raise
-    return found
-
-
-def _has(job: Mapping[str, Any], condition: str) -> bool:
-    conditions = job.get("status", {}).get("conditions") or ()
-    return any(item["type"] == condition and item["status"] == "True" for item in conditions)
-
-
-def _leaves(job: Mapping[str, Any]) -> bool:
-    return bool(job["metadata"].get("deletionTimestamp"))
+def _is_over(job: Mapping[str, Any]) -> bool:
+    """Whether nothing is to be expected of a Job any more: it has failed, or is being deleted."""
+    return has(job, "Failed") or has(job, "FailureTarget") or bool(job["metadata"].get("deletionTimestamp"))

@@ -12,18 +12,18 @@ import contextlib
 import json
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.problems import Problem
-from infra.ddp.agent import EVENT, NOTE, READY, STARTED
 from infra.ddp.failure import Transcript
 from infra.ddp.launch import Gang, Outcome, Watch
+from infra.ddp.worker_log import EVENT, NOTE, READY, STARTED
 from infra.kubernetes import gang_workers
-from infra.kubernetes.client import is_away, status_code
+from infra.kubernetes.client import is_away
+from infra.kubernetes.gang_jobs import AWAY_S, STUCK_S, read_job
 from infra.kubernetes.gang_logs import GangLogs, Line, wait_complete
-from infra.kubernetes.gang_manifests import RETRIED
-from infra.kubernetes.gang_pod import GANG, GRACE_S
+from infra.kubernetes.gang_pod import GANG
+from infra.kubernetes.gang_verdict import why_failed
 from infra.kubernetes.gang_workers import Worker
 
 if TYPE_CHECKING:
@@ -31,21 +31,16 @@ if TYPE_CHECKING:
 
 POLL_S = 1.0
 TICK_S = 0.2
-AWAY_S = 3600.0
-"""Seconds without an answer of the API server after which following ends; the gang goes on without us until then."""
-HOPELESS_S = 20.0
+HOPELESS_S = 30.0
 """Seconds that a pod has to get over what should not get better, as a registry that says no while it starts."""
-STUCK_S = GRACE_S + 15.0
-"""Seconds after which a pod that is being deleted must be gone; its node does not answer."""
 LOGS_S = 15.0
 
 
 class Following:
     """One gang being followed."""
 
-    def __init__(self, client: Client, gang: Gang, watch: Watch, folder: Path) -> None:
-        self._client, self._gang, self._watch = client, gang, watch
-        self._logs = GangLogs(client, folder)
+    def __init__(self, client: Client, gang: Gang, watch: Watch, logs: GangLogs) -> None:
+        self._client, self._gang, self._watch, self._logs = client, gang, watch, logs
         self._pods: dict[str, Worker] = {}
         self._seen: dict[str, Worker] = {}
         self._transcripts: dict[str, Transcript] = {}
@@ -79,7 +74,7 @@ class Following:
 
     def _look(self) -> Outcome | None:
         try:
-            job = self._job()
+            job = read_job(self._client, self._gang.name)
             self._note_pods()
             self._free_stuck()
         except Exception as error:
@@ -92,18 +87,6 @@ class Following:
         if job is None:
             return self._ended(Problem(self._gang.name, "its Job was deleted by somebody else", "start it again"))
         return self._finished(job) or self._judged()
-
-    def _job(self) -> Mapping[str, Any] | None:
-        from lightkube.core.exceptions import ApiError
-        from lightkube.resources.batch_v1 import Job
-
-        try:
-            found: Mapping[str, Any] = self._client.get(Job, self._gang.name).to_dict()
-        except ApiError as error:
-            if status_code(error) == 404:
-                return None
-            raise
-        return found
 
     def _note_pods(self) -> None:
         from lightkube.resources.core_v1 import Pod
@@ -173,7 +156,8 @@ class Following:
             self._watch.note(f"{line.worker}: {said}")
 
     def _take_note(self, line: Line, said: str) -> None:
-        self._watch.note(f"{line.worker}: {said}")
+        if said != self._said.get(line.worker.uid):
+            self._watch.note(f"{line.worker}: {said}")
         self._said[line.worker.uid] = said
         if said.startswith(STARTED):
             self._together = True
@@ -191,6 +175,14 @@ class Following:
             if condition["type"] == "Failed":
                 return self._ended(self._why(condition))
         return None
+
+    def _why(self, condition: Mapping[str, Any]) -> Problem:
+        wait_complete(self._logs, LOGS_S)
+        self._hand_on()
+        ended = [worker for worker in self._seen.values() if worker.finished and not worker.succeeded]
+        for transcript in self._transcripts.values():
+            transcript.restarts = max(0, self._starts - 1)
+        return why_failed(self._gang, condition, ended, self._losses, self._transcripts)
 
     def _judged(self) -> Outcome | None:
         """Return the end of a gang that cannot get better, None where it can."""
@@ -249,27 +241,3 @@ class Following:
         wait_complete(self._logs, LOGS_S)
         self._hand_on()
         return Outcome(failure, max(0, self._starts - 1))
-
-    def _why(self, condition: Mapping[str, Any]) -> Problem:
-        """Return why a Job failed: a rank's last words where one failed by itself, or how the last pod was lost."""
-        wait_complete(self._logs, LOGS_S)
-        self._hand_on()
-        ended = [worker for worker in self._seen.values() if worker.finished and not worker.succeeded]
-        failed = [worker for worker in ended if worker.exit_code not in (*RETRIED, None)]
-        name = self._gang.name
-        if failed:
-            first = min(failed, key=self._is_victim)
-            transcript = self._transcripts.get(first.uid, Transcript())
-            transcript.restarts = max(0, self._starts - 1)
-            return transcript.problem(f"{name}, {first}", first.exit_code or 0)
-        if condition.get("reason") == "DeadlineExceeded":
-            return Problem(name, "took longer than its deadline", "raise cluster.training.deadline_s in the site file")
-        losses = [*self._losses, *(f"{worker} {worker.end()}" for worker in ended)]
-        told = f"lost workers more often than max_restarts ({self._gang.max_restarts}):\n" + "\n".join(losses)
-        remedy = "raise worker.memory" if any("memory" in worker.why for worker in ended) else "raise max_restarts"
-        return Problem(name, told if losses else str(condition.get("message", "its Job failed")), remedy)
-
-    def _is_victim(self, worker: Worker) -> bool:
-        transcript = self._transcripts.get(worker.uid, Transcript())
-        failures = transcript.failures()
-        return not failures or transcript.is_victim(failures[0])

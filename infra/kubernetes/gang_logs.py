@@ -1,8 +1,9 @@
 """The logs of a gang's pods, whole: each pod is followed by a thread of its own, from its first line to its last.
 
-A stream that breaks (the API server or the network is away) is taken up again behind the last line that came, by the
-times that the node's runtime gives to lines. What a pod said before it was lost is kept here, also where its node is
-gone.
+Workers write a copy of their log to the share. Where this machine sees it, that is what is read: it outlives its pod,
+so that a controller that was away misses nothing. Otherwise, and of a pod that ended before it wrote any, the log is
+read through the API server: a stream that breaks is taken up again behind the last line that came, by the times that
+the node's runtime gives to lines.
 """
 
 from __future__ import annotations
@@ -41,10 +42,15 @@ class Line:
 
 
 class GangLogs:
-    """Follows the logs of pods and keeps each in a file ``worker-<index>.<pod>.log``."""
+    """Follows the logs of pods, each in a file ``worker-<index>.<pod>.log``.
 
-    def __init__(self, client: Client, folder: Path) -> None:
-        self._client, self._folder = client, folder
+    Attributes:
+        folder: where logs are kept that were read through the API server.
+        copies: the folder of the workers' own copies; None where this machine does not see it.
+    """
+
+    def __init__(self, client: Client, folder: Path, copies: Path | None) -> None:
+        self._client, self.folder, self.copies = client, folder, copies
         self._lines: Queue[Line] = Queue()
         self._followed: dict[str, _Followed] = {}
         folder.mkdir(parents=True, exist_ok=True)
@@ -53,7 +59,8 @@ class GangLogs:
         """Follow a pod that has started; called again, take note of whether it has ended."""
         if worker.uid not in self._followed:
             name = f"worker-{worker.index}.{worker.pod}.log"
-            followed = _Followed(self._client, worker, self._folder / name, self._lines)
+            copy = self.copies / name if self.copies is not None else None
+            followed = _Followed(self._client, worker, self.folder / name, copy, self._lines)
             self._followed[worker.uid] = followed
             threading.Thread(target=followed.run, name=f"log of {worker.pod}", daemon=True).start()
         if worker.finished:
@@ -85,12 +92,37 @@ class GangLogs:
 
 
 class _Followed:
-    def __init__(self, client: Client, worker: Worker, path: Path, lines: Queue[Line]) -> None:
-        self._client, self._worker, self._path, self._lines = client, worker, path, lines
+    def __init__(self, client: Client, worker: Worker, path: Path, copy: Path | None, lines: Queue[Line]) -> None:
+        self._client, self._worker, self._path, self._copy, self._lines = client, worker, path, copy, lines
         self._last: Instant | None = None
         self.ended, self.closed, self.complete = threading.Event(), threading.Event(), threading.Event()
 
     def run(self) -> None:
+        try:
+            if self._copy is None or not self._follow_copy(self._copy):
+                self._follow_api()
+        finally:
+            self.complete.set()
+
+    def _follow_copy(self, path: Path) -> bool:
+        """Follow the copy on the share; returns False where the pod ended without one."""
+        offset, pending = 0, b""
+        while not self.closed.is_set():
+            last_time = self.ended.is_set()
+            with contextlib.suppress(OSError):  # not there yet, or the share is away
+                with path.open("rb") as file:  # opened anew: a network's file system looks for what is new then
+                    file.seek(offset)
+                    data = file.read()
+                offset += len(data)
+                *whole, pending = (pending + data).split(b"\n")
+                for line in whole:
+                    self._lines.put(Line(self._worker, line.decode("utf-8", "replace")))
+            if last_time:
+                return offset > 0
+            self.ended.wait(PAUSE_S)
+        return True
+
+    def _follow_api(self) -> None:
         from infra.kubernetes.client import is_away, status_code
 
         with self._path.open("w", encoding="utf-8") as file:
@@ -105,13 +137,12 @@ class _Followed:
                             return
                 except Exception as error:
                     if status_code(error) == 404 or (last_time and not is_away(error)):
-                        break  # the pod is gone, or its node has removed the log
+                        return  # the pod is gone, or its node has removed the log
                     self.ended.wait(PAUSE_S)
                     continue
                 if last_time:
-                    break
+                    return
                 self.ended.wait(PAUSE_S)
-        self.complete.set()
 
     def _read(self, *, follow: bool) -> Iterator[str]:
         """Yield the lines after the last one known."""

@@ -23,7 +23,7 @@ GRACE_S = 30
 """Seconds of a pod between SIGTERM and SIGKILL: more than the ranks have, see :mod:`infra.ddp.command`."""
 NODE_LOST_S = 30
 """Seconds after which the pods of a node that is not ready are given up; Kubernetes' own default is 300."""
-ROOT, SHARE, CACHE = PurePosixPath("/opt/mlops"), PurePosixPath("/share"), PurePosixPath("/cache")
+ROOT, CACHE = PurePosixPath("/opt/mlops"), PurePosixPath("/cache")
 USER = 10001
 LOG_NAME = "worker-$(JOB_COMPLETION_INDEX).$(POD)"
 
@@ -40,9 +40,8 @@ class Space:
         domain: of the cluster's DNS.
         pull_secrets: names of the Secrets to pull the image with.
         kept: folder in a pod below which is kept what must outlive it.
-        share_volumes, share_mounts: with which a pod has the share mounted; none: it is not.
+        share_volumes, share_mounts: with which a pod mounts the share.
         environment: of every pod: how it reaches the share.
-        secrets: environment variables from Secrets: a Secret's name and key by variable.
         deadline_s: seconds after which a gang is ended; None: never.
     """
 
@@ -51,13 +50,12 @@ class Space:
     cache: PurePosixPath
     shm: int
     ttl_s: int
+    kept: PurePosixPath
+    share_volumes: tuple[Manifest, ...]
+    share_mounts: tuple[Manifest, ...]
     domain: str = "cluster.local"
     pull_secrets: tuple[str, ...] = ()
-    kept: PurePosixPath = SHARE
-    share_volumes: tuple[Manifest, ...] = ()
-    share_mounts: tuple[Manifest, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
-    secrets: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     priority_class: str | None = None
     deadline_s: int | None = None
     node_selector: Mapping[str, str] = field(default_factory=dict)
@@ -146,7 +144,7 @@ def _cache_owner(space: Space) -> Manifest:
         "image": space.image,
         "imagePullPolicy": "IfNotPresent",
         "command": ["chown", f"{USER}:{USER}", str(CACHE)],
-        "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}},
+        "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"cpu": "1", "memory": "64Mi"}},
         "securityContext": {
             "runAsUser": 0,
             "runAsNonRoot": False,
@@ -159,10 +157,6 @@ def _cache_owner(space: Space) -> Manifest:
 
 def _worker(gang: Gang, space: Space) -> Manifest:
     amounts = _amounts(gang, 1)
-    secrets = [
-        {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
-        for name, (secret, key) in space.secrets.items()
-    ]
     return {
         "name": CONTAINER,
         "image": space.image,
@@ -173,14 +167,9 @@ def _worker(gang: Gang, space: Space) -> Manifest:
         "env": [
             {"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
             *({"name": name, "value": value} for name, value in _environment(gang, space).items()),
-            *secrets,
         ],
         "ports": [{"name": "rendezvous", "containerPort": PORT, "protocol": "TCP"}],
-        "resources": {
-            # No limit of the processor: it would slow a training down to nobody's gain.
-            "requests": amounts,
-            "limits": {key: value for key, value in amounts.items() if key != "cpu"},
-        },
+        "resources": {"requests": amounts, "limits": amounts},
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
         "volumeMounts": [
             {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - the container's shared memory
@@ -227,7 +216,7 @@ def _arguments(gang: Gang, space: Space) -> list[str]:
         "log-dir": log_dir,
         **({"data": gang.data.file} if gang.data else {}),
         # Of a pod that is gone, Kubernetes has no log any more.
-        **({"log": space.kept / folder(gang) / "logs" / f"{LOG_NAME}.log"} if space.share_mounts else {}),
+        "log": space.kept / folder(gang) / "logs" / f"{LOG_NAME}.log",
     }
     return [*(f"--{key}={value}" for key, value in own.items()), "--", *options]
 

@@ -16,12 +16,11 @@ from configs.cluster import Cluster
 from configs.problems import Problem, UserError
 from configs.quantity import parse_quantity
 from configs.site import SITE_FILE, load_site
-from configs.storage import STORAGE, DirectoryStorage, MountStorage, SmbStorage
+from configs.storage import STORAGE, DirectoryStorage, MountStorage, SmbStorage, Storage
 from infra.kubernetes.client import SERVICE_ACCOUNT, connect
-from infra.kubernetes.gang_pod import ROOT, Space
-from infra.kubernetes.manifests import SHARE as SHARE_SECRET
+from infra.kubernetes.gang_pod import Space
 from infra.kubernetes.platform.choice import choose, cluster_of
-from infra.kubernetes.platform.share import PASSWORD, as_seen_by_pods, share_volumes
+from infra.kubernetes.platform.share import CSI_DRIVER, as_seen_by_pods, share_volumes
 from infra.kubernetes.platform.wanted import Wanted
 from infra.repository.share import ENVIRONMENT, open_share
 
@@ -36,7 +35,7 @@ def open_space(root: Path, home: Path) -> tuple[Client, Space, Path | None]:
     """Return the way to the cluster, what it gives gangs, and where this machine sees the folder ``space.kept``.
 
     Raises:
-        UserError: the site names no cluster or none that can be used, or pods have no share.
+        UserError: the site names no cluster or none that can be used, or pods do not mount the share.
     """
     site = load_site(root / SITE_FILE)
     cluster = cluster_of(site)
@@ -55,16 +54,12 @@ def space_for(wanted: Wanted) -> Space:
     """Return what the platform that is wanted gives gangs.
 
     Raises:
-        UserError: pods have no share.
+        UserError: pods do not mount the share.
     """
-    storage = as_seen_by_pods(wanted)
-    if storage is None:
-        remedy = f"name one that all nodes reach: `share:` in section cluster of {SITE_FILE}"
-        raise UserError(Problem(SITE_FILE, "the share is a folder of this machine alone: workers have none", remedy))
     volumes, mounts = share_volumes(wanted.share, csi_smb=wanted.csi_smb)
     return _space(
         wanted.cluster,
-        storage,
+        as_seen_by_pods(wanted),
         image=wanted.image,
         pull_secrets=wanted.pull_secrets,
         share_volumes=tuple(volumes),
@@ -73,7 +68,11 @@ def space_for(wanted: Wanted) -> Space:
 
 
 def space_like(pod: Mapping[str, Any], cluster: Cluster, share: str, domain: str) -> Space:
-    """Return what gangs are given by a flow run's pod; ``share`` is the storage as it sees it, as JSON."""
+    """Return what gangs are given by a flow run's pod; ``share`` is the storage as it sees it, as JSON.
+
+    Raises:
+        UserError: the pod does not mount the share.
+    """
     spec = pod["spec"]
     container = spec["containers"][0]
     return _space(
@@ -87,13 +86,11 @@ def space_like(pod: Mapping[str, Any], cluster: Cluster, share: str, domain: str
     )
 
 
-def _space(
-    cluster: Cluster,
-    storage: DirectoryStorage | MountStorage | SmbStorage,
-    *,
-    pull_secrets: tuple[str, ...],
-    **more: Any,
-) -> Space:
+def _space(cluster: Cluster, storage: Storage | None, **more: Any) -> Space:
+    if storage is None or isinstance(storage, SmbStorage):
+        # All ranks read the same checkpoints and rank 0 writes them: that takes a folder, not a copy in each pod.
+        remedy = f"let the nodes mount it (`share:` in section cluster of {SITE_FILE}), or install {CSI_DRIVER}"
+        raise UserError(Problem(SITE_FILE, "workers need the share as a folder, and pods do not mount it", remedy))
     training = cluster.training
     tolerations = (item.model_dump(exclude_none=True) for item in training.tolerations)
     return Space(
@@ -107,17 +104,14 @@ def _space(
         tolerations=tuple(tolerations),
         kept=_kept(storage),
         environment={ENVIRONMENT: storage.model_dump_json(exclude_none=True)},
-        secrets={PASSWORD: (SHARE_SECRET, "password")} if isinstance(storage, SmbStorage) else {},
-        pull_secrets=pull_secrets,
         **more,
     )
 
 
-def _kept(storage: DirectoryStorage | MountStorage | SmbStorage) -> PurePosixPath:
-    """Return the folder in a pod where what must outlive it is kept: DVC's in the share; smb: the pod's own disk."""
-    if isinstance(storage, MountStorage):
-        return PurePosixPath(storage.path) / storage.folder
-    return ROOT / ".mlops" if isinstance(storage, SmbStorage) else PurePosixPath(storage.path)
+def _kept(storage: DirectoryStorage | MountStorage) -> PurePosixPath:
+    """Return the folder in a pod where what must outlive it is kept: DVC's in the share."""
+    folder = storage.path / storage.folder if isinstance(storage, MountStorage) else storage.path
+    return PurePosixPath(folder)
 
 
 def _seen_here(root: Path, home: Path) -> Path | None:

@@ -14,7 +14,7 @@ from infra.kubernetes.gang_pod import CONTAINER
 INDEX = "batch.kubernetes.io/job-completion-index"
 _FINISHED = ("Succeeded", "Failed")
 _HOPELESS = ("InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError", "CreateContainerError")
-_REFUSED = ("not found", "denied", "unauthorized", "does not exist", "manifest unknown", "certificate")
+_REFUSED = ("not found", "denied", "unauthorized", "does not exist", "no such host", "certificate")
 _ENDS = {
     "OOMKilled": "it used more memory than its limit of {memory}",
     "Evicted": "its node put it out: {message}",
@@ -140,8 +140,11 @@ def _trouble(status: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[str, 
         reason, message = waiting.get("reason", ""), waiting.get("message", "")
         if reason in ("", "ContainerCreating", "PodInitializing"):
             continue
-        refused = reason in ("ErrImagePull", "ImagePullBackOff") and any(word in message for word in _REFUSED)
-        return f"{reason}: {message}".strip(": "), refused or reason in _HOPELESS
+        if reason in ("ErrImagePull", "ImagePullBackOff"):
+            # Both take turns, and the second repeats the first.
+            cause = message.rpartition("ErrImagePull: ")[2]
+            return f"the image cannot be pulled: {cause}", any(word in cause for word in _REFUSED)
+        return f"{reason}: {message}".strip(": "), reason in _HOPELESS
     return "", False
 
 

@@ -7,7 +7,6 @@ and all nodes have in common.
 from __future__ import annotations
 
 import os
-import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -16,15 +15,18 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lightkube import Client
+from lightkube.models.core_v1 import ResourceQuotaSpec
+from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.batch_v1 import Job
-from lightkube.resources.core_v1 import Pod, Service
+from lightkube.resources.core_v1 import Pod, ResourceQuota, Service
 
 from infra.ddp.launch import Gang, Outcome, Watch
 from infra.kubernetes.gang import KubernetesLauncher
 from infra.kubernetes.gang_pod import GANG, Space
 from infra.kubernetes.gang_workers import INDEX
 
-MINUTES = 5
+ROOT = Path(__file__).parents[2]
+MINUTES = 6
 TOY = "tests/kubernetes/toy.py"
 
 
@@ -78,7 +80,7 @@ class Gangs:
         self.client, self.home = client, home
         self.share = Path(os.environ["MLOPS_TEST_SHARE"]) / str(client.namespace)
         # The pods' user is not ours.
-        self.share.mkdir(mode=0o777)
+        self.share.mkdir(mode=0o777, exist_ok=True)
         self.share.chmod(0o777)
         self.space = Space(
             namespace=str(client.namespace),
@@ -86,6 +88,7 @@ class Gangs:
             cache=PurePosixPath("/var/lib/mlops/cache"),
             shm=64 << 20,
             ttl_s=600,
+            kept=PurePosixPath("/share"),
             share_volumes=({"name": "share", "hostPath": {"path": str(self.share), "type": "Directory"}},),
             share_mounts=({"name": "share", "mountPath": "/share"},),
         )
@@ -128,6 +131,14 @@ class Gangs:
         """What ``kubectl delete pod --force --grace-period=0`` does."""
         self.client.delete(Pod, self.pod(gang, index), grace_period=0)
 
+    def forbid_pods(self) -> None:
+        """Let the namespace have no new pods."""
+        quota = ResourceQuota(metadata=ObjectMeta(name="full"), spec=ResourceQuotaSpec(hard={"pods": "0"}))
+        self.client.create(quota)
+
+    def allow_pods(self) -> None:
+        self.client.delete(ResourceQuota, "full")
+
     def left(self, gang: Gang) -> list[str]:
         """Return what there is of a gang."""
         return [
@@ -140,7 +151,8 @@ class Gangs:
         return (self.share / "gangs" / gang.name / "output" / name).read_text()
 
 
-def in_background(action: Callable[[], None]) -> threading.Thread:
-    thread = threading.Thread(target=action, daemon=True)
-    thread.start()
-    return thread
+def until(holds: Callable[[], bool], seconds: float = 240) -> None:
+    give_up = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < give_up
+        time.sleep(0.2)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from gangs import Gangs, Seen, StopError
+from gangs import ROOT, Gangs, Seen, StopError, until
 
 from configs.cluster import Cluster
 
@@ -119,3 +121,60 @@ def test_cancel_removes_everything(gangs: Gangs) -> None:
     assert (gangs.share / gang.checkpoints / "toy.json").exists(), "a later run goes on from there"
     launcher.clear(gang)
     assert not (gangs.share / gang.checkpoints).exists()
+
+
+CONTROLLER = """
+import sys
+from pathlib import Path, PurePosixPath
+sys.path.insert(0, "tests/cluster")
+from gangs import Gangs, Seen
+from configs.cluster import Cluster
+from infra.kubernetes.client import connect
+gangs = Gangs(connect(Cluster(namespace=sys.argv[1])), Path(sys.argv[2]))
+gang = gangs.toy("--steps", "40", "--pause", "0.5", name=sys.argv[3], flow_run_id=sys.argv[3],
+                 checkpoints=PurePosixPath("checkpoints") / sys.argv[3])
+seen = Seen()
+outcome = gangs.run(gang, seen)
+print("epochs", seen.epochs)
+print("outcome", outcome)
+"""
+
+
+def test_a_controller_that_is_killed_and_started_again_adopts_its_gang(gangs: Gangs, tmp_path: Path) -> None:
+    name = f"adopted-{uuid.uuid4().hex[:8]}"
+    command = [sys.executable, "-c", CONTROLLER, str(gangs.client.namespace), str(tmp_path), name]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    events = gangs.share / "gangs" / name / "events.jsonl"
+    with subprocess.Popen(command, cwd=ROOT, env=environment) as first:
+        until(lambda: events.exists() and events.read_text().count("\n") > 3)
+        first.kill()
+    gang = gangs.toy(name=name)
+    before = [item for item in gangs.left(gang) if item.startswith("Pod")]
+    assert len(before) == 2, "the training goes on without its controller"
+    second = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert second.returncode == 0, second.stderr
+    assert f"epochs {[*range(1, 41)]}" in second.stdout, "all events from the first on"
+    assert "Outcome(failure=None, restarts=0)" in second.stdout
+    assert sorted(before) == sorted(item for item in gangs.left(gang) if item.startswith("Pod")), "nothing was replaced"
+    gangs.launcher().remove(gang)
+    assert gangs.left(gang) == []
+
+
+def test_it_goes_on_with_fewer_workers_while_one_cannot_be_replaced(gangs: Gangs) -> None:
+    gang, seen = gangs.toy("--steps", "30", "--pause", "0.5", least=1, most=2), Seen()
+
+    def lose() -> None:
+        gangs.forbid_pods()
+        gangs.kill(gang, 1)
+
+    seen.do(after=6, then=lose)
+    try:
+        outcome = gangs.run(gang, seen)
+    finally:
+        gangs.allow_pods()
+    assert outcome.failure is None
+    assert seen.epochs[-1] == 30
+    assert any("as 0 of 1" in line for line in seen.lines)
+    assert json.loads(gangs.output(gang, "metrics.json"))["size"] == 1
+    gangs.launcher().remove(gang)
+    assert gangs.left(gang) == []

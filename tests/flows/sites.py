@@ -28,13 +28,13 @@ class Site:
         """Run the main job to its end and return what the terminal showed."""
         return check(self.root, "mlops", "train", *options)
 
-    def prefect(self, path: str, **body: object) -> object:
+    def prefect(self, path: str, /, **body: object) -> object:
         """Ask the Prefect server."""
         answer = httpx.post(f"{self.stack.prefect_api_url}/{path}", json=body, timeout=30)
         answer.raise_for_status()
         return answer.json()
 
-    def mlflow(self, path: str, **query: str) -> dict[str, object]:
+    def mlflow(self, path: str, /, **query: str) -> dict[str, object]:
         """Ask the MLflow server."""
         answer = httpx.get(f"{self.stack.mlflow_url}/api/2.0/mlflow/{path}", params=query, timeout=30)
         answer.raise_for_status()

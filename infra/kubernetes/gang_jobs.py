@@ -1,0 +1,122 @@
+"""Gangs as a cluster knows them, by their Jobs: found, read and removed, also by others than launched them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from configs.problems import Problem, UserError
+from infra.kubernetes.client import is_away, status_code
+from infra.kubernetes.gang_pod import COMPONENT, FLOW_RUN, GANG, GRACE_S
+
+if TYPE_CHECKING:
+    from lightkube import Client
+
+AWAY_S = 3600.0
+"""Seconds without an answer of the API server after which we give up; a gang goes on without us until then."""
+STUCK_S = GRACE_S + 15.0
+"""Seconds after which a pod that is being deleted must be gone; otherwise its node does not answer."""
+Answer = TypeVar("Answer")
+GONE_S = STUCK_S + GRACE_S
+"""Seconds in which a removed gang must be gone."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A gang that a cluster knows."""
+
+    name: str
+    flow_run_id: str
+    finished: bool
+
+
+def find_gangs(client: Client) -> Iterator[Found]:
+    """Yield the gangs in the client's namespace, ended ones too."""
+    from lightkube.resources.batch_v1 import Job
+
+    for found in client.list(Job, labels={"app.kubernetes.io/component": COMPONENT}):
+        job = found.to_dict()
+        labels = job["metadata"]["labels"]
+        yield Found(labels[GANG], labels[FLOW_RUN], has(job, "Failed") or has(job, "Complete"))
+
+
+def remove_gang(client: Client, name: str) -> None:
+    """Delete a gang's Job with all that it owns, and wait until its pods are gone; not there: nothing.
+
+    Raises:
+        UserError: pods are still there after :data:`GONE_S`.
+    """
+    from lightkube.resources.batch_v1 import Job
+    from lightkube.resources.core_v1 import Pod, Service
+
+    for resource in (Job, Service):
+        patiently(partial(_delete, client, resource, name))
+    started = time.monotonic()
+    while pods := patiently(partial(_left, client, name)):
+        waited = time.monotonic() - started
+        if waited > GONE_S:
+            what = f"is deleted, but not gone after {GONE_S:.0f} s: {', '.join(pods)}"
+            raise UserError(Problem(name, what, "look at their nodes"))
+        if waited > STUCK_S:  # their nodes do not answer
+            for pod in pods:
+                patiently(partial(_delete, client, Pod, pod, grace_period=0))
+        time.sleep(0.5)
+
+
+def patiently(ask: Callable[[], Answer]) -> Answer:
+    """Ask the API server until it answers, for at most :data:`AWAY_S`; what it answers is not asked twice.
+
+    Raises:
+        httpx2.HTTPError: it was away for longer, or refuses.
+    """
+    give_up = time.monotonic() + AWAY_S
+    while True:
+        try:
+            return ask()
+        except Exception as error:
+            if not is_away(error) or time.monotonic() > give_up:
+                raise
+            time.sleep(2)
+
+
+def _delete(client: Client, resource: Any, name: str, **options: Any) -> None:
+    """Delete an object and, after it, what it owns; not there: nothing."""
+    from lightkube.core.exceptions import ApiError
+    from lightkube.types import CascadeType
+
+    try:
+        client.delete(resource, name, cascade=CascadeType.BACKGROUND, **options)
+    except ApiError as error:
+        if status_code(error) != 404:
+            raise
+
+
+def _left(client: Client, name: str) -> list[str]:
+    """Return what is left of a gang: its pods, or while there are none, its Job."""
+    from lightkube.resources.core_v1 import Pod
+
+    pods = [str(pod.metadata and pod.metadata.name) for pod in client.list(Pod, labels={GANG: name})]
+    return pods or ([name] if read_job(client, name) is not None else [])
+
+
+def read_job(client: Client, name: str) -> Mapping[str, Any] | None:
+    """Return a gang's Job, None where there is none."""
+    from lightkube.core.exceptions import ApiError
+    from lightkube.resources.batch_v1 import Job
+
+    try:
+        found: Mapping[str, Any] = client.get(Job, name).to_dict()
+    except ApiError as error:
+        if status_code(error) == 404:
+            return None
+        raise
+    return found
+
+
+def has(job: Mapping[str, Any], condition: str) -> bool:
+    """Whether a Job has the condition."""
+    conditions = job.get("status", {}).get("conditions") or ()
+    return any(item["type"] == condition and item["status"] == "True" for item in conditions)
