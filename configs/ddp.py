@@ -149,7 +149,7 @@ class DdpConfig(Section):
     max_restarts: int = Field(3, ge=0, le=1000, description="times that all workers start again after one failed")
     rendezvous_s: int = Field(300, ge=10, le=86_400, description="seconds in which the workers must find each other")
     below_min_s: int = Field(600, ge=0, le=86_400, description="seconds with too few workers before the run fails")
-    promote: PromoteRule | None = Field(None, description="none: the first version is champion, later ones are kept")
+    promote: PromoteRule
 
     @field_validator("environment", mode="before")
     @classmethod

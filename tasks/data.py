@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from configs.problems import Problem, UserError
 from infra.repository import git
 from infra.repository.code import is_checkout
 from infra.repository.dvc import MissingDataError, tracked_digest
-from tasks.job import Job
+from tasks.job import Job, Place
 from tasks.modules import run_module
 from tasks.verbs import log, verb
 
@@ -20,20 +22,31 @@ def fetch_data(job: Job) -> str:
         ShareError: the share does not answer (tried again).
     """
     digest = tracked_digest(job.root, job.data_file)
-    folder = job.root / job.recipe.data.path
-    if folder.is_dir() and job.dvc.is_present(job.data_file):
-        log().info("data %s is here", digest)
-        return digest
     try:
-        job.dvc.pull(job.data_file)
-        log().info("data %s pulled from the share", digest)
+        pull_data(job, job.data_file, job.root / job.recipe.data.path)
     except MissingDataError:
-        if not _is_shipped(digest) or folder.exists():
+        if not _is_shipped(digest) or (job.root / job.recipe.data.path).exists():
             raise
         _draw(job, digest)
         job.dvc.push(job.data_file)
         log().info("data %s drawn and pushed to the share", digest)
     return digest
+
+
+def pull_data(place: Place, data_file: str, folder: Path) -> None:
+    """Bring what a ``.dvc`` file names to where it belongs, ``folder``.
+
+    Raises:
+        MissingDataError: it is neither here nor in the share.
+        UserError: the workspace holds changes nobody published.
+        ShareError: the share does not answer.
+    """
+    digest = tracked_digest(place.root, data_file)
+    if folder.exists() and place.dvc.is_present(data_file):
+        log().info("data %s is here", digest)
+        return
+    place.dvc.pull(data_file)
+    log().info("data %s pulled from the share", digest)
 
 
 def _is_shipped(digest: str) -> bool:

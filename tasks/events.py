@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tasks.durations import duration
+from tasks.numbers import number
 
 _UNTOLD = ("precision", "recall", "lr", "seconds")
 """Numbers of an epoch that a log line leaves to the tracker's charts."""
@@ -16,7 +17,7 @@ def told(event: dict[str, Any]) -> str | None:
     eta = f", {duration(left)} left" if left else ""
     if event["kind"] == "epoch":
         shown = {name.removesuffix("_loss"): value for name, value in event["metrics"].items() if name not in _UNTOLD}
-        metrics = "  ".join(f"{name} {value:.3f}" for name, value in shown.items())
+        metrics = "  ".join(f"{name} {number(value)}" for name, value in shown.items())
         return f"epoch {event['epoch']}/{event['epochs']}  {metrics}{eta}"
     if event["kind"] == "note":
         return str(event["message"])

@@ -1,4 +1,4 @@
-"""A job: one run of the main job, with all that its tasks share."""
+"""A job: one run of a flow, with all that its tasks share."""
 
 from __future__ import annotations
 
@@ -25,14 +25,13 @@ PARAMS = "params.yaml"
 
 
 @dataclass(frozen=True)
-class Job:
-    """What the tasks of one run share.
+class Place:
+    """Where a run works, and with what.
 
     Attributes:
         root: the checkout.
         home: its state folder (``.mlops``).
         folder: this run's own folder below ``home``: stage events, summary.
-        recipe_path: the recipe file, relative to ``root``.
         code: the code as it was when the run began.
         share: where data and results are shared; None where the run needs none.
         run_id: the flow run's id.
@@ -41,8 +40,6 @@ class Job:
     root: Path
     home: Path
     folder: Path
-    recipe_path: str
-    recipe: Recipe
     code: CodeVersion
     dvc: Dvc
     share: Share | None
@@ -53,11 +50,6 @@ class Job:
         """Where the stages of this run write their events."""
         return self.folder / "events.jsonl"
 
-    @property
-    def data_file(self) -> str:
-        """The ``.dvc`` file of the recipe's dataset, relative to ``root``."""
-        return f"{self.recipe.data.path}.dvc"
-
     def process_environment(self) -> dict[str, str]:
         """The whole environment of a process that this run starts."""
         return dict(os.environ) | self.stage_environment()
@@ -65,6 +57,23 @@ class Job:
     def stage_environment(self) -> dict[str, str]:
         """Variables that stages get besides those of the process."""
         return {"MLOPS_EVENTS": str(self.events), "MLOPS_HOME": str(self.home)}
+
+
+@dataclass(frozen=True)
+class Job(Place):
+    """One run of the main job.
+
+    Attributes:
+        recipe_path: the recipe file, relative to ``root``.
+    """
+
+    recipe_path: str
+    recipe: Recipe
+
+    @property
+    def data_file(self) -> str:
+        """The ``.dvc`` file of the recipe's dataset, relative to ``root``."""
+        return f"{self.recipe.data.path}.dvc"
 
 
 @contextmanager
@@ -80,9 +89,22 @@ def open_job(recipe_path: str, *, select: bool = True, share: bool = True) -> It
     """
     say_errors_once()
     root = find_root(Path.cwd())
+    recipe = load_recipe(root / recipe_path)
+    with open_place(root, share=share) as place:
+        if select:
+            select_recipe(root, recipe_path)
+        yield Job(**vars(place), recipe_path=recipe_path, recipe=recipe)
+
+
+@contextmanager
+def open_place(root: Path, *, share: bool) -> Iterator[Place]:
+    """Note the code's version, start DVC and reach the share; on leaving, end whatever is still at work.
+
+    Raises:
+        UserError: a share that cannot be used as configured.
+    """
     node_cache.set_up(root)
     with Dvc(root) as dvc:
-        recipe = load_recipe(root / recipe_path)
         home = home_folder(root)
         shared = open_share(root, home) if share else None
         if shared is not None:
@@ -90,9 +112,7 @@ def open_job(recipe_path: str, *, select: bool = True, share: bool = True) -> It
         run_id = str(flow_run.id or "manual")
         folder = home / "runs" / run_id
         folder.mkdir(parents=True, exist_ok=True)
-        if select:
-            select_recipe(root, recipe_path)
-        yield Job(root, home, folder, recipe_path, recipe, code_version(root), dvc, shared, run_id)
+        yield Place(root, home, folder, code_version(root), dvc, shared, run_id)
 
 
 def select_recipe(root: Path, recipe_path: str) -> None:

@@ -9,14 +9,14 @@ from configs.problems import Problem, UserError, printed_error
 from infra.events import EventReader
 from infra.process import run_guarded
 from tasks.events import told
-from tasks.job import Job
+from tasks.job import Place
 from tasks.verbs import log
 
 SHOWN = 40
 """Last lines of a failing module that make its error where it does not name one."""
 
 
-def run_module(job: Job, module: str, *arguments: str, below: Path | None = None) -> list[str]:
+def run_module(job: Place, module: str, *arguments: str, below: Path | None = None) -> list[str]:
     """Run ``python -m module arguments`` in the checkout, with its events in the run's log, and return what it printed.
 
     Args:

@@ -44,7 +44,7 @@ def report(
     summary = _summary(job, tracking, outcome, champion, registration)
     summary.save(job.folder)
     _write_latest(job, summary)
-    _publish_artifacts(tracking, summary)
+    publish_artifacts(tracking, summary)
     log().info("%s Report: %s", summary.verdict(), LATEST)
     return summary
 
@@ -92,7 +92,7 @@ def _write_latest(job: Job, summary: Summary) -> None:
     (job.root / LATEST).write_text(markdown(summary, addresses), encoding="utf-8")
 
 
-def _publish_artifacts(tracking: Tracking, summary: Summary) -> None:
+def publish_artifacts(tracking: Tracking, summary: Summary, metrics: str = "Test split, against the champion") -> None:
     """Attach report, metrics and links to the flow run. A Prefect server that is away for a moment fails no run."""
     run = tracking.run
     addresses = {}
@@ -108,7 +108,7 @@ def _publish_artifacts(tracking: Tracking, summary: Summary) -> None:
         create_table_artifact(
             [dict(zip(headings, row, strict=True)) for row in rows],
             key="metrics",
-            description="Test split, against the champion",
+            description=metrics,
         )
         if summary.run_url:
             create_link_artifact(summary.run_url, link_text="MLflow run", key="mlflow-run")

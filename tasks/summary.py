@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from tasks.numbers import number
 
 FILE = "summary.json"
 HEADLINE = ("mAP50", "mAP50-95", "precision", "recall")
@@ -28,6 +30,7 @@ class Summary:
         champion: the version judged against, or ""; ``champion_metrics`` its metrics on the same split.
         run_url: the MLflow run; ``flow_url`` the Prefect flow run.
         pictures: title to file, relative to the checkout.
+        headline: the metrics that have a row.
     """
 
     recipe: str
@@ -45,6 +48,7 @@ class Summary:
     run_url: str
     flow_url: str
     pictures: Mapping[str, str]
+    headline: Sequence[str] = HEADLINE
 
     def save(self, folder: Path) -> None:
         """Write the summary into a run's folder."""
@@ -57,16 +61,16 @@ class Summary:
             values: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        return cls(**values)
+        return cls(**values | {"headline": tuple(values.get("headline", HEADLINE))})
 
     def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         """Return headings and rows, as texts: a row a metric, on all classes, against the champion, and per class."""
         classes = sorted({name.split("/", 1)[1] for name in self.metrics if "/" in name})
         headings = ("metric", self.model or "this model", self.champion or "champion", "difference", *classes)
         rows = []
-        for name in HEADLINE:
+        for name in self.headline:
             new, old = self.metrics.get(name), self.champion_metrics.get(name)
-            difference = "" if new is None or old is None else f"{new - old:+.3f}"
+            difference = "" if new is None or old is None else number(new - old, "+")
             per_class = [_number(self.metrics.get(f"{name}/{label}")) for label in classes]
             rows.append((name, _number(new), _number(old), difference, *per_class))
         return headings, rows
@@ -112,4 +116,4 @@ def markdown(summary: Summary, pictures: Mapping[str, str]) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
+    return "" if value is None else number(value)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from infra.tracking.access import mlflow_server
 from infra.tracking.machine import machine_facts
 from infra.tracking.tracker import RunRef, Tracker, TrainingRun
 from infra.tracking.training import DataVersion, Training
-from tasks.job import Job
+from tasks.job import Job, Place
 from tasks.verbs import log
 
 HISTORY = "reports/train/history.csv"
@@ -32,9 +32,15 @@ class Tracking:
         earlier: the run that trained the same before.
     """
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
-        self.tracker = Tracker(mlflow_server(job.home), job.home)
+    def __init__(self, home: Path, describe: Callable[[], Training], history: Path | None = None) -> None:
+        """Track into the server of the state folder ``home``.
+
+        Args:
+            describe: what is trained from what; asked when the run is opened.
+            history: the table of epochs of a training that was fetched instead of run.
+        """
+        self._describe, self._history = describe, history
+        self.tracker = Tracker(mlflow_server(home), home)
         self.run: TrainingRun | None = None
         self.earlier: RunRef | None = None
         self.registered = False
@@ -42,19 +48,19 @@ class Tracking:
     def open(self) -> TrainingRun:
         """Open this job's run, once."""
         if self.run is None:
-            self.run = self.tracker.start(_training(self._job))
+            self.run = self.tracker.start(self._describe())
         return self.run
 
     def adopt(self, train_key: str) -> None:
         """Point to the earlier run of the same training; where it is unknown here, open one that holds its results."""
-        self.earlier = self.tracker.find_training(self._job.recipe.name, train_key)
+        self.earlier = self.tracker.find_training(self._describe().name, train_key)
         if self.earlier is not None and self.earlier.model:
             log().info("the same was trained before: run %s, model %s", self.earlier.name, self.earlier.model)
             return
         self.earlier = None
         run = self.open()
         run.tags({"mlops.trained": "elsewhere: fetched from the run cache"})
-        for epoch, metrics in read_history(self._job.root / HISTORY):
+        for epoch, metrics in read_history(self._history) if self._history else ():
             run.epoch(epoch, metrics)
 
     def on_event(self, event: Mapping[str, Any]) -> None:
@@ -66,13 +72,17 @@ class Tracking:
             run.params(event["params"])
 
 
+def open_tracking(job: Job) -> AbstractContextManager[Tracking]:
+    """Track a run of the main job, see :func:`track`."""
+    return track(Tracking(job.home, lambda: _training(job), job.root / HISTORY))
+
+
 @contextmanager
-def open_tracking(job: Job) -> Iterator[Tracking]:
+def track(tracking: Tracking) -> Iterator[Tracking]:
     """Track a job; its run, if one was opened, ends as FINISHED, FAILED or KILLED. A tracker that is away is no error.
 
     What could not be sent by earlier runs is sent first.
     """
-    tracking = Tracking(job)
     for line in tracking.tracker.send_pending():
         log().info("%s", line)
     try:
@@ -109,23 +119,44 @@ def _finish(tracking: Tracking, status: str) -> None:
 
 
 def _training(job: Job) -> Training:
-    digest = tracked_digest(job.root, job.data_file)
-    return Training(
-        id=job.run_id,
+    return describe(
+        job,
         name=job.recipe.name,
-        title=str(flow_run.name or "training"),
         params=job.recipe.model_dump(mode="json"),
-        code=job.code,
-        data=DataVersion(
-            name=str(job.recipe.data.path),
-            digest=digest,
-            remote=job.share.address if job.share else "",
-            tag=data_tag(job.root, job.data_file, digest) or "",
-        ),
+        data=data_version(job, str(job.recipe.data.path), job.data_file),
+        file=job.recipe_path,
+    )
+
+
+def describe(place: Place, *, name: str, params: Mapping[str, Any], data: DataVersion, file: str) -> Training:
+    """Describe a training of this flow run.
+
+    Args:
+        name: of experiment and model.
+        params: the whole ``file``: what a user wrote.
+    """
+    return Training(
+        id=place.run_id,
+        name=name,
+        title=str(flow_run.name or "training"),
+        params=params,
+        code=place.code,
+        data=data,
         machine=machine_facts(),
-        lock_sha256=hashlib.sha256((job.root / "requirements.lock").read_bytes()).hexdigest(),
+        lock_sha256=hashlib.sha256((place.root / "requirements.lock").read_bytes()).hexdigest(),
         flow=str(flow_run.flow_name or ""),
-        flow_run_id=job.run_id,
+        flow_run_id=place.run_id,
         flow_run_url=str(flow_run.ui_url or ""),
-        files={job.recipe_path: job.root / job.recipe_path},
+        files={file: place.root / file},
+    )
+
+
+def data_version(place: Place, name: str, data_file: str) -> DataVersion:
+    """Describe the version of the dataset that a ``.dvc`` file names."""
+    digest = tracked_digest(place.root, data_file)
+    return DataVersion(
+        name=name,
+        digest=digest,
+        remote=place.share.address if place.share else "",
+        tag=data_tag(place.root, data_file, digest) or "",
     )

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
-from uuid import UUID
-
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from typing import Any
 
 from infra.repository.dvc import Outcome, stage_key
 from infra.tracking.training import TRAIN_KEY
 from tasks.checkpoints import shared_checkpoints
 from tasks.job import Job
+from tasks.progress import ProgressArtifact
 from tasks.stages import run_stage
 from tasks.tracking import Tracking
-from tasks.verbs import log, verb
+from tasks.verbs import verb
 
 
 @verb("train")
@@ -28,7 +26,7 @@ def train(job: Job, tracking: Tracking, *, force: bool) -> Outcome:
     Raises:
         StageError: the training failed.
     """
-    progress = _Progress()
+    progress = ProgressArtifact()
 
     def on_event(event: dict[str, Any]) -> None:
         tracking.on_event(event)
@@ -48,23 +46,3 @@ def train(job: Job, tracking: Tracking, *, force: bool) -> Outcome:
         if tracking.run is not None:
             tracking.run.tags({TRAIN_KEY: key})
     return outcome
-
-
-class _Progress:
-    """The training's progress as an artifact of the run: a bar in the Prefect UI. Failing to show it is no error."""
-
-    def __init__(self) -> None:
-        self._artifact: UUID | None = None
-
-    def on_event(self, event: dict[str, Any]) -> None:
-        if event["kind"] != "epoch":
-            return
-        percent = 100.0 * event["epoch"] / event["epochs"]
-        said = f"epoch {event['epoch']} of {event['epochs']}"
-        try:
-            if self._artifact is None:
-                self._artifact = cast(UUID, create_progress_artifact(percent, key="training", description=said))
-            else:
-                update_progress_artifact(self._artifact, percent, description=said)
-        except Exception as error:  # the server may be away for a while, and whatever it says, training goes on
-            log().debug("progress is not shown: %s", error)

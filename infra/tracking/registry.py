@@ -19,7 +19,7 @@ from pathlib import Path
 
 from configs.problems import Problem, UserError
 from infra.tracking.entities import RefusedError, Version
-from infra.tracking.gate import Verdict, judge
+from infra.tracking.gate import SHARE, Verdict, judge
 from infra.tracking.manifest import missing_files
 from infra.tracking.server import MlflowServer
 from infra.tracking.training import TEST_SPLIT
@@ -42,8 +42,9 @@ class Candidate:
     """A version that wants to be champion.
 
     Attributes:
-        metrics: on the test split, between 0 and 1, per class as ``mAP50/forklift``.
+        metrics: on the test split, per class as ``mAP50/forklift``.
         metric, margin: from the recipe's ``promote``.
+        mode: what kind of number the metric is, see :func:`infra.tracking.gate.judge`.
         test_split: what the metrics were taken on: digest of data and evaluate section.
         by: who trains.
         champion: number of a version that was evaluated anew on this test split, and
@@ -58,6 +59,7 @@ class Candidate:
     by: str
     champion: int | None = None
     champion_metrics: Mapping[str, float] | None = None
+    mode: str = SHARE
 
 
 @dataclass(frozen=True)
@@ -185,12 +187,12 @@ def _judge(
     if problems:
         return Verdict(False, f"refused: incomplete: {'; '.join(problems)}"), {}
     if champion is None:
-        return judge(candidate.metrics, None, candidate.metric, candidate.margin), {}
+        return judge(candidate.metrics, None, candidate.metric, candidate.margin, mode=candidate.mode), {}
     same = champion.tags.get(TEST_SPLIT) == candidate.test_split
     metrics: Mapping[str, float] = version_metrics(champion)
     if candidate.champion == champion.number and candidate.champion_metrics is not None:
         same, metrics = True, candidate.champion_metrics
-    verdict = judge(candidate.metrics, metrics, candidate.metric, candidate.margin, same)
+    verdict = judge(candidate.metrics, metrics, candidate.metric, candidate.margin, same, candidate.mode)
     return verdict, metrics if same else {}
 
 
