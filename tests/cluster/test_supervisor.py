@@ -96,11 +96,11 @@ def test_a_run_whose_pod_is_killed_without_a_word_is_started_again(
 
 def test_a_run_over_its_deadline_is_failed_although_its_pod_asks_for_another_start(prefect: Prefect) -> None:
     run = prefect.run({"deadline": 20}, seconds=300)
-    prefect.reaches(run, "Running", seconds=400)
-    state = prefect.reaches(run, "Failed", seconds=120)
+    state = prefect.reaches(run, "Failed", seconds=300)
     assert "deadline of 20 s" in state["message"]
-    time.sleep(5)
+    time.sleep(10)
     assert prefect.state(run)["name"] == "Failed", prefect.states(run)
+    assert prefect.diagnoses(run) == ["deadline exceeded"]
 
 
 def test_runs_of_a_paused_pool_are_told_so(prefect: Prefect) -> None:
