@@ -11,7 +11,7 @@ from lightkube import Client
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.batch_v1 import Job
 from lightkube.resources.core_v1 import ConfigMap, Pod
-from prefect_on_cluster import FLOWS, POOL, Prefect
+from prefect_on_cluster import FLOWS, Prefect
 from troubles import own_address
 
 from configs.cluster import Cluster
@@ -104,13 +104,13 @@ def test_a_run_over_its_deadline_is_failed_although_its_pod_asks_for_another_sta
 
 
 def test_runs_of_a_paused_pool_are_told_so(prefect: Prefect) -> None:
-    prefect.http.patch(f"/work_pools/{POOL}", json={"is_paused": True}).raise_for_status()
+    prefect.pause(True)
     try:
         run = prefect.run()
         _until(lambda: prefect.diagnoses(run) == ["work pool paused"])
         assert "prefect work-pool resume" in prefect.told(run)[0]
     finally:
-        prefect.http.patch(f"/work_pools/{POOL}", json={"is_paused": False}).raise_for_status()
+        prefect.pause(False)
     prefect.reaches(run, "Completed", seconds=400)
 
 
