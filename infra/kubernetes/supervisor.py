@@ -213,7 +213,12 @@ def _views(run: Run, jobs: list[str]) -> Iterator[View]:
 def _facts(seen: Snapshot, run: str, now: datetime, view: View, api_error: str) -> Facts:
     if api_error:
         return Facts(now, view.run, nodes=None, api_error=api_error)
-    return facts_of(seen, run, now, view.run, view.job)
+    facts = facts_of(seen, run, now, view.run, view.job)
+    if not view.past:
+        return facts
+    # Its gang goes on with the run, and is looked at with the present start.
+    own = tuple(pod for pod in facts.pods if pod.job == view.job)
+    return replace(facts, jobs=tuple(job for job in facts.jobs if not job.gang), pods=own)
 
 
 def _settle(found: Diagnosis) -> timedelta:

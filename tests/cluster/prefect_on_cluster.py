@@ -119,9 +119,20 @@ class Prefect:
         self.deployment = self.ask("/deployments/", body)["id"]
 
     def ask(self, path: str, body: Any = None) -> Any:
-        answer = self.http.get(path) if body is None else self.http.post(path, json=body)
+        answer = self._send("GET", path) if body is None else self._send("POST", path, body)
         assert answer.status_code < 300, f"{path}: {answer.status_code} {answer.text}"
         return answer.json()
+
+    def pause(self, paused: bool) -> None:
+        assert self._send("PATCH", f"/work_pools/{POOL}", {"is_paused": paused}).status_code == 204
+
+    def _send(self, method: str, path: str, body: Any = None) -> httpx.Response:
+        """Ask again while another writer holds the server's sqlite database."""
+        while True:
+            answer = self.http.request(method, path, json=body)
+            if answer.status_code != 503:
+                return answer
+            time.sleep(0.5)
 
     def run(self, job: dict[str, Any] | None = None, **parameters: Any) -> str:
         body = {"parameters": parameters, "job_variables": job or {}, "state": {"type": "SCHEDULED"}}

@@ -11,7 +11,7 @@ from lightkube import Client
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.batch_v1 import Job
 from lightkube.resources.core_v1 import ConfigMap, Pod
-from prefect_on_cluster import FLOWS, POOL, Prefect
+from prefect_on_cluster import FLOWS, Prefect
 from troubles import own_address
 
 from configs.cluster import Cluster
@@ -96,21 +96,21 @@ def test_a_run_whose_pod_is_killed_without_a_word_is_started_again(
 
 def test_a_run_over_its_deadline_is_failed_although_its_pod_asks_for_another_start(prefect: Prefect) -> None:
     run = prefect.run({"deadline": 20}, seconds=300)
-    prefect.reaches(run, "Running", seconds=400)
-    state = prefect.reaches(run, "Failed", seconds=120)
+    state = prefect.reaches(run, "Failed", seconds=300)
     assert "deadline of 20 s" in state["message"]
-    time.sleep(5)
+    time.sleep(10)
     assert prefect.state(run)["name"] == "Failed", prefect.states(run)
+    assert prefect.diagnoses(run) == ["deadline exceeded"]
 
 
 def test_runs_of_a_paused_pool_are_told_so(prefect: Prefect) -> None:
-    prefect.http.patch(f"/work_pools/{POOL}", json={"is_paused": True}).raise_for_status()
+    prefect.pause(True)
     try:
         run = prefect.run()
         _until(lambda: prefect.diagnoses(run) == ["work pool paused"])
         assert "prefect work-pool resume" in prefect.told(run)[0]
     finally:
-        prefect.http.patch(f"/work_pools/{POOL}", json={"is_paused": False}).raise_for_status()
+        prefect.pause(False)
     prefect.reaches(run, "Completed", seconds=400)
 
 

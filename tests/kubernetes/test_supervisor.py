@@ -61,6 +61,22 @@ def test_a_run_whose_pod_is_taken_away_is_started_again_and_ends_well(
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_the_api_away_is_told_and_the_run_goes_on(
+    cluster: FakeCluster, worker: Worker, runs: Runs, tmp_path: Path
+) -> None:
+    run = runs.start(seconds=40, marks=str(tmp_path))
+    until("the code", lambda: list(tmp_path.iterdir()))
+    worker.cluster_proxy.cut()
+    try:
+        found = until("the record", lambda: artifacts(runs, run), 90)
+        assert [item["metadata_"]["category"] for item in found] == ["API server away"]
+        assert "its pod runs on" in found[0]["data"]
+    finally:
+        worker.cluster_proxy.mend()
+    runs.reaches(run, "Completed", 120)
+    assert len(artifacts(runs, run)) == 1, "told once"
+
+
 def test_a_gang_whose_run_is_unknown_is_taken_away(cluster: FakeCluster, worker: Worker) -> None:
     labels = {"mlops/gang": "left", "mlops/flow-run": str(uuid4())}
     service = {"metadata": {"name": "left", "namespace": "mlops", "labels": labels}, "spec": {"clusterIP": "None"}}

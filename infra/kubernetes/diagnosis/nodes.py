@@ -31,7 +31,7 @@ def _lost(facts: Facts, pod: Pod) -> Diagnosis | None:
     unknown = pod.phase == "Unknown" or pod.reason == "NodeLost"
     by_taint = target is not None and target.reason == "DeletionByTaintManager"
     by_collector = target is not None and target.reason == "DeletionByPodGC"
-    known = facts.nodes is not None
+    known = bool(facts.nodes)
     if known and node is None and pod.phase in ("Running", "Pending", "Unknown"):
         what = f"Node {pod.node} is gone from the cluster"
         return _node_lost(pod, what, _pod_words(pod))
