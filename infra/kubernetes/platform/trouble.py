@@ -50,7 +50,9 @@ def _container(pod: Mapping[str, Any], state: Mapping[str, Any], image: str, *, 
     if waiting is not None:
         reason, message = waiting.get("reason", ""), _one_line(waiting.get("message", ""))
         if reason in NO_IMAGE:
-            return Trouble(f"cannot start: node {_node(pod)} has no image {image} ({reason}: {message})", lasting=True)
+            # What containerd wraps around the cause repeats the image's name again and again.
+            cause = message.rpartition('": ')[2]
+            return Trouble(f"cannot start: node {_node(pod)} has no image {image} ({reason}: {cause})", lasting=True)
         if reason in NO_CONTAINER:
             return Trouble(f"cannot start: {message or reason}", lasting=True)
         if reason == "CrashLoopBackOff" and last is not None:
