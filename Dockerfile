@@ -5,30 +5,25 @@
 # Build secrets, for a package index of one's own: `pip.conf` and `ca.pem`. Neither gets into the image.
 ARG BASE=docker.io/library/python:3.12-slim-bookworm
 
-FROM ${BASE} AS environment
+FROM ${BASE} AS tools
 ARG LOCK=requirements.lock
-ARG TORCH=cuda
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 WORKDIR /build
 COPY infra/image/lock.py pyproject.toml ./
 COPY ${LOCK} requirements.lock
 COPY packages packages
-# pip stays outside of what it installs. Every file is one that the lock names by its hash, but torch without CUDA: the
-# lock knows the files on PyPI only, so that of the other index has the lock's version, and no hash.
+# pip, and what builds our own package: none of it gets into the image.
 RUN --mount=type=secret,id=pip.conf --mount=type=secret,id=ca.pem \
     set -eu; \
     [ ! -s /run/secrets/pip.conf ] || export PIP_CONFIG_FILE=/run/secrets/pip.conf; \
     [ ! -s /run/secrets/ca.pem ] || export PIP_CERT=/run/secrets/ca.pem; \
     export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_INPUT=1 PIP_ROOT_USER_ACTION=ignore; \
-    for part in tools runtime torch; do python3 lock.py requirements.lock pyproject.toml "${TORCH}" $part > $part.txt; done; \
-    python3 -m venv tools; \
-    python3 -m venv --without-pip /opt/mlops/.venv; \
-    tools/bin/pip install --require-hashes --no-deps --requirement tools.txt; \
-    tools/bin/pip wheel --no-deps --no-build-isolation --wheel-dir wheels ./packages/dvc-smb; \
-    into="tools/bin/pip --python /opt/mlops/.venv/bin/python install --no-deps"; \
-    $into --require-hashes --requirement runtime.txt; \
-    [ "${TORCH}" != cpu ] || $into --extra-index-url "${TORCH_INDEX}" --requirement torch.txt; \
-    $into --no-index wheels/*.whl
+    python3 lock.py requirements.lock pyproject.toml tools > tools.txt; \
+    python3 -m venv venv; \
+    venv/bin/pip install --require-hashes --no-deps --requirement tools.txt; \
+    venv/bin/pip wheel --no-deps --no-build-isolation --wheel-dir wanted ./packages/dvc-smb
+ARG TORCH=cuda
+RUN python3 lock.py requirements.lock pyproject.toml runtime "${TORCH}" > wanted/runtime.txt \
+    && python3 lock.py requirements.lock pyproject.toml torch "${TORCH}" > wanted/torch.txt
 
 FROM ${BASE}
 # A number, so that a cluster can see that it is not root; in /etc/passwd, because libraries ask for a name and a home.
@@ -37,7 +32,27 @@ RUN echo 'mlops:x:10001:10001:mlops:/home/mlops:/bin/sh' >> /etc/passwd \
     && mkdir -p /home/mlops /opt/mlops \
     && chown 10001:10001 /home/mlops /opt/mlops
 WORKDIR /opt/mlops
-COPY --from=environment /opt/mlops/.venv .venv
+# Copied and not only mounted: by these files a builder knows whether the layer below is still the right one.
+COPY --from=tools /build/wanted /usr/local/share/mlops
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# Installed where it stays: copied from another stage, CUDA would be packed twice. Every file is one that the lock names
+# by its hash, but torch without CUDA: the lock knows the files on PyPI only, so that of the other index has the lock's
+# version, and no hash. Modules are compiled by all processors at once; some packages have files that are no Python of
+# this version.
+RUN --mount=type=bind,from=tools,source=/build,target=/build \
+    --mount=type=secret,id=pip.conf --mount=type=secret,id=ca.pem \
+    set -eu; \
+    [ ! -s /run/secrets/pip.conf ] || export PIP_CONFIG_FILE=/run/secrets/pip.conf; \
+    [ ! -s /run/secrets/ca.pem ] || export PIP_CERT=/run/secrets/ca.pem; \
+    export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_COMPILE=1 PIP_NO_INPUT=1; \
+    export PIP_ROOT_USER_ACTION=ignore; \
+    python3 -m venv --without-pip .venv; \
+    cd /usr/local/share/mlops; \
+    into="/build/venv/bin/pip --python /opt/mlops/.venv/bin/python install --no-deps"; \
+    $into --require-hashes --requirement runtime.txt; \
+    [ ! -s torch.txt ] || $into --extra-index-url "${TORCH_INDEX}" --requirement torch.txt; \
+    $into --no-index ./*.whl; \
+    python3 -m compileall -q -j 0 /opt/mlops/.venv/lib > /dev/null || true
 COPY --chown=10001:10001 . .
 ENV PATH=/opt/mlops/.venv/bin:$PATH \
     HOME=/home/mlops \

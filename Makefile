@@ -29,8 +29,10 @@ train: $(STAMP)
 	@mlops up $(if $(SHARE),--share '$(SHARE)')
 	@mlops train $(CONFIG)
 
+# Tests of one file share servers, so a file is never split; most of them wait for servers more than they compute.
+TEST_PROCESSES ?= 2
 test: $(STAMP)
-	@python -m pytest
+	@python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
 bench: $(STAMP)
 	@python -m benchmarks

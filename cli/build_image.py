@@ -26,7 +26,7 @@ def build_image(
     from tasks.durations import duration
 
     def say(line: str) -> None:
-        console.print(line, style="dim", markup=False, soft_wrap=True)
+        console.print(line, style="dim", markup=False, emoji=False, soft_wrap=True)
 
     root = find_root(Path.cwd())
     began = time.monotonic()
@@ -43,4 +43,6 @@ def build_image(
         if found and not force
         else f"Built and pushed in {duration(time.monotonic() - began)}."
     )
-    console.print(f"{made} Deployments use\n  {record.reference}\n  tag {record.tag}", soft_wrap=True, markup=False)
+    console.print(
+        f"{made} Deployments use\n  {record.reference}\n  tag {record.tag}", soft_wrap=True, markup=False, emoji=False
+    )

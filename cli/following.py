@@ -12,7 +12,14 @@ from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId, LogFilterLevel
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    ArtifactFilterKey,
+    LogFilter,
+    LogFilterFlowRunId,
+    LogFilterLevel,
+)
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import LogSort
 from prefect.exceptions import ObjectNotFound
@@ -26,6 +33,9 @@ from infra.events import EventReader
 from tasks.durations import duration
 
 POLL_S = 0.5
+ARTIFACT_POLL_S = 3.0
+TRAINING = "training"
+"""Key of the artifact that a training shows its progress by, see :mod:`tasks.train`."""
 _STEPS = (
     "Finished in state",
     "Beginning flow run",
@@ -71,13 +81,13 @@ def follow(deployment: str, parameters: dict[str, Any], home: Path, console: Con
         interrupted = False
         with _progress(console) as progress:
             bars = _Bars(progress)
-            lines = _log_lines(client, run.id)
+            lines, artifacts = _log_lines(client, run.id), _artifact_events(client, run.id)
             give_up = float("inf")
             while True:
                 try:
                     for line in next(lines):
                         progress.console.print(line, soft_wrap=True)
-                    for event in events.new():
+                    for event in (*events.new(), *next(artifacts)):
                         bars.show(event)
                     run = client.read_flow_run(run.id)
                     if (run.state and run.state.is_final()) or time.monotonic() > give_up:
@@ -120,6 +130,26 @@ def _log_lines(client: SyncPrefectClient, run: UUID) -> Iterator[list[Text]]:
         logs = client.read_logs(wanted, offset=seen, limit=200, sort=LogSort.TIMESTAMP_ASC)
         seen += len(logs)
         yield [_line(entry) for entry in logs if entry.level > logging.INFO or _is_ours(entry)]
+
+
+def _artifact_events(client: SyncPrefectClient, run: UUID) -> Iterator[list[dict[str, Any]]]:
+    """Yield at each step what the run's progress artifact says anew, as an event of the stage ``train``.
+
+    A run in a pod writes its events there, where nobody here can read them.
+    """
+    wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]), key=ArtifactFilterKey(any_=[TRAINING]))
+    told, asked = "", 0.0
+    while True:
+        events: list[dict[str, Any]] = []
+        if time.monotonic() - asked >= ARTIFACT_POLL_S:
+            asked = time.monotonic()
+            for artifact in client.read_artifacts(artifact_filter=wanted)[-1:]:
+                said = f"{artifact.description}"
+                if said != told:
+                    done = float(str(artifact.data))
+                    events.append({"stage": "train", "kind": "progress", "done": done, "total": 100, "message": said})
+                    told = said
+        yield events
 
 
 def _is_ours(entry: Any) -> bool:

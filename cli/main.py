@@ -20,10 +20,13 @@ COMMANDS = {
     "down": "Stop the stack; data, models and settings stay.",
     "status": "What runs where, the last runs, the champion.",
     "doctor": "Check everything the stack needs; says what is broken and how to mend it.",
+    "diagnose": "Why a run failed or does not begin, and what to do.",
     "train": "Run the main job and watch it: from the dataset to a registered model.",
+    "train-ddp": "Train any torchrun script over several processes, and watch it.",
     "build-image": "Build the image that pods run from this commit, and push it to the site's registry.",
     "lineage": "Which commit, data, parameters and environment made a model.",
     "reproduce": "Make a model again in a checkout of its own and compare.",
+    "platform": "Prefect, MLflow, Postgres and a worker on the Kubernetes cluster of configs/site.yaml.",
     "rollback": "Give the champion's place back to the previous model.",
 }
 
@@ -46,7 +49,11 @@ def application(arguments: list[str]) -> typer.Typer:
     wanted = next((argument for argument in arguments if not argument.startswith("-")), None)
     for name, text in COMMANDS.items():
         if importlib.util.find_spec(f"cli.{_module(name)}"):
-            app.command(name, help=text)(_load(name) if name == wanted else _not_called)
+            loaded = _load(name) if name == wanted else _not_called
+            if isinstance(loaded, typer.Typer):
+                app.add_typer(loaded, name=name, help=text)
+            else:
+                app.command(name, help=text)(loaded)
     return app
 
 

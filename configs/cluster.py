@@ -122,3 +122,6 @@ class Cluster(Section):
     quota: Quota = Quota()
     training: Resources = Resources()
     concurrency: int | None = Field(None, ge=1, description="runs at a time; left out: as many as fit")
+    retries: int = Field(
+        3, ge=0, description="starts of a run after it lost its node or its place there, before it is failed"
+    )

@@ -9,7 +9,7 @@ from prefect import flow
 from pydantic import Field
 
 from flows.parameters import ModelName, RecipeFile
-from tasks.detect import detect_in, fetch_model
+from tasks.detect import detect_in, fetch_model, fetch_source, keep_results
 from tasks.job import open_job
 
 
@@ -24,5 +24,8 @@ def detect_video(
 ) -> None:
     """Fetch the model, detect, and leave an annotated video with its tables and plots."""
     with open_job(recipe, select=False, share=False) as job:
+        path, results = Path(source).expanduser(), Path(output).expanduser()
         folder = fetch_model(job, model)
-        detect_in(job, Path(source).expanduser(), folder, Path(output).expanduser())
+        fetch_source(job, path)
+        detect_in(job, path, folder, results)
+        keep_results(job, results)

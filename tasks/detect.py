@@ -7,6 +7,8 @@ from pathlib import Path
 
 from prefect.artifacts import create_markdown_artifact
 
+from infra.repository.code import is_checkout
+from infra.repository.share_files import open_files
 from infra.tracking.access import mlflow_server, tracker_errors_for_people
 from infra.tracking.download import download_model
 from tasks.job import Job
@@ -26,6 +28,37 @@ def fetch_model(job: Job, model: str) -> Path:
         fetched = download_model(server, model, job.home / "models")
     log().info("%s", fetched.version)
     return fetched.folder
+
+
+@verb("fetch-source")
+def fetch_source(job: Job, source: Path) -> None:
+    """Pull the dataset into a pod that has to detect in a part of it; elsewhere its user has what he names.
+
+    Raises:
+        UserError, ShareError: the share does not have it, or does not answer.
+    """
+    below = source.is_relative_to(job.recipe.data.path)
+    if below and not is_checkout(job.root) and not (job.root / source).exists():
+        job.dvc.pull(job.data_file)
+
+
+@verb("keep-results")
+def keep_results(job: Job, folder: Path) -> None:
+    """Copy the results that a pod made to ``detections/<run>`` in the share; elsewhere they stay where they are.
+
+    Raises:
+        OSError: the share cannot be written (tried again where that may pass).
+    """
+    if is_checkout(job.root) or job.share is None:
+        return
+    job.share.check()
+    files = open_files(job.share)
+    if files is None:
+        log().warning("results are not kept: %s is no folder and no Samba share", job.share.address)
+        return
+    name = f"detections/{job.run_id}"
+    files.put_folder(job.root / folder, name)
+    log().info("results are in the share: %s/%s", job.share.address, name)
 
 
 @verb("detect")

@@ -15,7 +15,7 @@ from configs.home import home_folder
 from configs.problems import Problem, UserError
 from configs.recipe import Recipe, load_recipe
 from infra.repository import node_cache
-from infra.repository.code import code_version, find_root
+from infra.repository.code import code_version, find_root, is_checkout
 from infra.repository.dvc import Dvc
 from infra.repository.git import CodeVersion
 from infra.repository.share import Share, open_share
@@ -82,7 +82,7 @@ def open_job(recipe_path: str, *, select: bool = True, share: bool = True) -> It
 
     Args:
         select: make the recipe that of the graph (params.yaml); only for a run of the graph.
-        share: the run reads from the share or writes to it.
+        share: the run reads from the share or writes to it, as every run in a pod does, whose disk goes with it.
 
     Raises:
         UserError: no checkout, a recipe with mistakes (all of them), or a share that cannot be used as configured.
@@ -106,7 +106,7 @@ def open_place(root: Path, *, share: bool) -> Iterator[Place]:
     node_cache.set_up(root)
     with Dvc(root) as dvc:
         home = home_folder(root)
-        shared = open_share(root, home) if share else None
+        shared = open_share(root, home) if share or not is_checkout(root) else None
         if shared is not None:
             dvc.connect(shared)
         run_id = str(flow_run.id or "manual")

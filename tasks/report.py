@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from urllib.parse import quote
 
-from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.artifacts import Artifact, create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.runtime import flow_run
 
 from infra.repository.code import data_tag
@@ -15,7 +15,7 @@ from infra.tracking.registry import Registration
 from infra.tracking.tracker import ChampionRef
 from tasks.job import Job
 from tasks.registry import METRICS, read_metrics
-from tasks.summary import Summary, markdown
+from tasks.summary import ARTIFACT, Summary, markdown
 from tasks.tracking import Tracking
 from tasks.verbs import log, verb
 
@@ -110,6 +110,7 @@ def publish_artifacts(tracking: Tracking, summary: Summary, metrics: str = "Test
             key="metrics",
             description=metrics,
         )
+        Artifact(type="summary", key=ARTIFACT, description=summary.verdict(), data=summary.to_json()).create()
         if summary.run_url:
             create_link_artifact(summary.run_url, link_text="MLflow run", key="mlflow-run")
     except Exception as error:

@@ -11,6 +11,8 @@ from typing import Any
 from tasks.numbers import number
 
 FILE = "summary.json"
+ARTIFACT = "summary"
+"""Key of the run's artifact that holds the same, for whoever cannot read the run's folder."""
 HEADLINE = ("mAP50", "mAP50-95", "precision", "recall")
 
 
@@ -52,15 +54,24 @@ class Summary:
 
     def save(self, folder: Path) -> None:
         """Write the summary into a run's folder."""
-        (folder / FILE).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        (folder / FILE).write_text(self.to_json() + "\n", encoding="utf-8")
+
+    def to_json(self) -> str:
+        """Return the summary as text, for :meth:`from_json`."""
+        return json.dumps(asdict(self), indent=2)
 
     @classmethod
     def load(cls, folder: Path) -> Summary | None:
         """Read the summary of a run's folder; None when the run did not get that far."""
         try:
-            values: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
+            return cls.from_json((folder / FILE).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
+
+    @classmethod
+    def from_json(cls, text: str) -> Summary:
+        """Read what :meth:`to_json` made."""
+        values: dict[str, Any] = json.loads(text)
         return cls(**values | {"headline": tuple(values.get("headline", HEADLINE))})
 
     def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

@@ -64,7 +64,7 @@ class PackageIndex:
 
     def hashes(self, name: str) -> list[str]:
         """Return the SHA-256 of every wheel of ``name``."""
-        return [hashlib.sha256(wheel.read_bytes()).hexdigest() for wheel in self._wheels(name)]
+        return [_sha256(wheel) for wheel in self._wheels(name)]
 
     def _wheels(self, name: str) -> list[Path]:
         return sorted(self.folder.glob(f"{name.replace('-', '_')}-*.whl"))
@@ -90,9 +90,8 @@ class PackageIndex:
                 elif self.path.startswith("/simple/files/"):
                     self._answer(200, (index.folder / self.path.rpartition("/")[2].replace("%2B", "+")).read_bytes())
                 else:
-                    names = [wheel.name for wheel in index._wheels(self.path.rstrip("/").rpartition("/")[2])]
-                    links = _links(names).encode()
-                    self._answer(200 if names else 404, links, ("Content-Type", "text/html"))
+                    wheels = index._wheels(self.path.rstrip("/").rpartition("/")[2])
+                    self._answer(200 if wheels else 404, _links(wheels).encode(), ("Content-Type", "text/html"))
 
             def _answer(self, status: int, body: bytes, *headers: tuple[str, str]) -> None:
                 self.send_response(status)
@@ -112,5 +111,11 @@ def _row(path: str, content: bytes) -> str:
     return f"{path},sha256={digest},{len(content)}\n"
 
 
-def _links(names: Iterable[str]) -> str:
-    return "".join(f'<a href="/simple/files/{name}">{name}</a>\n' for name in names)
+def _links(wheels: Iterable[Path]) -> str:
+    return "".join(
+        f'<a href="/simple/files/{wheel.name}#sha256={_sha256(wheel)}">{wheel.name}</a>\n' for wheel in wheels
+    )
+
+
+def _sha256(wheel: Path) -> str:
+    return hashlib.sha256(wheel.read_bytes()).hexdigest()

@@ -19,9 +19,9 @@ from infra.registry.login import Login, access, ca_path
 from infra.repository.dvc_config import absolute
 
 Say = Callable[[str], None]
-_LAST, _WIDTH = 12, 160
+_LAST, _WIDTH = 12, 120
 _STEP = re.compile(r"^(?:\[\d+/\d+\] )?STEP \d+/\d+: (?:FROM|COPY|RUN)\b|^#\d+ \[.*\d+/\d+\] (?:FROM|COPY|RUN)\b")
-_PIP = re.compile(r"^(?:#\d+ [\d.]+ )?(Collecting|Downloading|Installing collected packages|Successfully installed)\b")
+_PIP = re.compile(r"^(?:#\d+ [\d.]+ )?(?:Collecting|Installing collected packages|Successfully installed)\b")
 
 
 def build(plan: Plan, builder: Builder, login: Login | None, say: Say) -> None:
@@ -86,7 +86,7 @@ def _run(command: Command, root: Path, say: Say, worth_saying: Callable[[str], b
         if line.strip():
             lines.append(line.strip()[:_WIDTH])
         if worth_saying(line):
-            say(line.strip()[:_WIDTH])
+            say(" ".join(line.split())[:_WIDTH])
 
     status = run_guarded(command.arguments, cwd=root, env={**os.environ, **command.environment}, on_line=on_line)
     return status, lines
@@ -106,7 +106,7 @@ def _secrets(plan: Plan, root: Path) -> dict[str, Path]:
 def _hint(lines: list[str]) -> str:
     text = "\n".join(lines)
     if "No space left on device" in text or "no space left on device" in text:
-        return "free some space on this machine: an image with CUDA needs about 20 GB while it is built"
+        return "free some space on this machine: an image with CUDA needs about 25 GB while it is built"
     if "THESE PACKAGES DO NOT MATCH THE HASHES" in text:
         return "the index has other files than those that were locked: ask whoever runs it, or `make lock` anew"
     if "CERTIFICATE_VERIFY_FAILED" in text:

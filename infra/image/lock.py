@@ -1,7 +1,7 @@
 """Which packages of ``requirements.lock`` an image needs: the lock says of each package who needs it (``# via``).
 
 Run by the ``Dockerfile`` with nothing but Python installed, so it imports the standard library alone:
-``python3 lock.py requirements.lock pyproject.toml cuda runtime`` prints requirements for pip, hashes included.
+``python3 lock.py requirements.lock pyproject.toml runtime cuda`` prints requirements for pip, hashes included.
 """
 
 from __future__ import annotations
@@ -117,17 +117,18 @@ def _normal(requirement: str) -> str:
     return re.sub(r"[-_.]+", "-", name[0] if name else requirement).lower()
 
 
-def main(arguments: list[str]) -> None:
-    """Print one part of a lock: ``runtime``, ``tools`` or ``torch``."""
-    lock_file, project_file, torch, part = arguments
+def main(lock_file: str, project_file: str, part: str, torch: str = "cuda") -> None:
+    """Print one part of a lock: what runs, what builds our own packages, or torch from an index of its own."""
     lock = read_lock(Path(lock_file).read_text(encoding="utf-8"))
-    project = tomllib.loads(Path(project_file).read_text(encoding="utf-8"))
-    if part == "torch":
-        lines = without_cuda(lock) if torch == "cpu" else []
+    if part == "tools":
+        lines = [entry.text for entry in build_tools(lock)]
+    elif part == "runtime":
+        project = tomllib.loads(Path(project_file).read_text(encoding="utf-8"))
+        lines = [entry.text for entry in runtime(lock, project, torch)]
     else:
-        lines = [entry.text for entry in (build_tools(lock) if part == "tools" else runtime(lock, project, torch))]
-    print("\n".join(lines))
+        lines = without_cuda(lock) if torch == "cpu" else []
+    sys.stdout.writelines(f"{line}\n" for line in lines)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(*sys.argv[1:])

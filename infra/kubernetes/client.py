@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,6 +64,25 @@ def status_code(error: BaseException) -> int | None:
     status = getattr(error, "status", None)
     response = getattr(error, "response", None)
     return response.status_code if response is not None else getattr(status, "code", None)
+
+
+class ApiAwayError(UserError, ConnectionError):
+    """The API server did not answer, or not now: worth another try."""
+
+
+@contextmanager
+def api_errors_for_people() -> Iterator[None]:
+    """Turn what the API server fails with into a ``UserError``, an :class:`ApiAwayError` where that can pass."""
+    from httpx2 import HTTPError
+
+    try:
+        yield
+    except HTTPError as error:
+        told = str(error) or type(error).__name__
+        if is_away(error):
+            raise ApiAwayError(Problem("the API server", f"does not answer any more: {told}", "try again")) from None
+        remedy = "use an administrator's kubeconfig" if status_code(error) == 403 else "see its reason"
+        raise UserError(Problem("the API server", f"refuses: {told}", remedy)) from None
 
 
 def load_config(cluster: Cluster) -> tuple[SingleConfig, str]:

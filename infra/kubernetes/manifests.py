@@ -26,6 +26,9 @@ IMAGE_USER = 10001
 """User and group of our image."""
 IMAGE_HOME = "/opt/mlops/.mlops"
 
+CONTAINER = {"imagePullPolicy": "IfNotPresent", "terminationMessagePolicy": "FallbackToLogsOnError"}
+"""What all our containers are: images are pinned, and whoever ends badly leaves the end of his log in his pod."""
+
 
 def labels(component: str) -> dict[str, str]:
     """Return the labels of everything that belongs to ``component``."""
@@ -111,10 +114,10 @@ def amounts(cpu: str, memory: str, cpu_limit: str, memory_limit: str) -> dict[st
 
 
 def probes(action: Mapping[str, Any], ready: Mapping[str, Any] | None = None, *, start_s: int) -> dict[str, Any]:
-    """Return the probes of a server: it has ``start_s`` seconds to come up, and hangs when silent for a minute."""
+    """Return the probes of a server: it has ``start_s`` seconds to come up, and hangs when silent for three minutes."""
     return {
         "startupProbe": {**action, "periodSeconds": 2, "timeoutSeconds": 5, "failureThreshold": start_s // 2},
-        "livenessProbe": {**action, "periodSeconds": 15, "timeoutSeconds": 10, "failureThreshold": 4},
+        "livenessProbe": {**action, "periodSeconds": 20, "timeoutSeconds": 20, "failureThreshold": 9},
         "readinessProbe": {**(ready or action), "periodSeconds": 5, "timeoutSeconds": 5, "failureThreshold": 3},
     }
 

@@ -33,11 +33,12 @@ class Variables(BaseModel):
     shm: Quantity = Field(title="Shared memory", description="The most that /dev/shm may hold; less than memory")
     node_selector: dict[str, str] = Field(description="Labels of the nodes that the run may be on")
     tolerations: list[dict[str, Any]] = Field(description="Taints that the run puts up with")
+    affinity: dict[str, Any] | None = Field(
+        None, description="Nodes to prefer; a run that was lost with its node gets the others here"
+    )
     cache: str = Field(pattern="^/.", description="The node's folder for DVC's cache, kept between runs")
     priority_class: str = Field(description="Which runs go first")
-    service_account: str = Field(
-        "mlops-run", description="The account of the pod; it may only make distributed trainings"
-    )
+    service_account: str = Field("mlops-run", description="The account of the pod, for distributed trainings")
     deadline_s: int | None = Field(
         None, ge=60, title="Deadline", description="Seconds after which the Job is ended, waiting included; none: never"
     )
@@ -48,6 +49,7 @@ def variables(cluster: Cluster, image: str, pull_secrets: list[str]) -> dict[str
     """Return the schema of :class:`Variables` with the site's values as defaults."""
     training = cluster.training
     defaults: dict[str, Any] = {
+        "env": {},
         "namespace": cluster.namespace,
         "image": image,
         "image_pull_secrets": [{"name": name} for name in pull_secrets],

@@ -24,14 +24,10 @@ def containerd_files(
         folder: containerd's ``config_path`` on the node.
     """
     place = folder / registry.address
-    # Without a CA named here, containerd uses those of the system. TLS is never skipped.
-    lines = [
-        f"server = {json.dumps(registry.url)}",
-        "",
-        f"[host.{json.dumps(registry.url)}]",
-        '  capabilities = ["pull", "resolve"]',
-    ]
+    # All of it for the server itself: a `[host]` beside it would be tried first, and then the server without our CA,
+    # so that whatever goes wrong is told as an unknown CA. Without a CA, those of the system count. Never without TLS.
+    lines = [f"server = {json.dumps(registry.url)}", 'capabilities = ["pull", "resolve"]']
     if ca_pem is None:
         return {place / "hosts.toml": "\n".join(lines) + "\n"}
-    lines.append(f"  ca = {json.dumps(str(place / 'ca.crt'))}")
+    lines.append(f"ca = {json.dumps(str(place / 'ca.crt'))}")
     return {place / "hosts.toml": "\n".join(lines) + "\n", place / "ca.crt": ca_pem}

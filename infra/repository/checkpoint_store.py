@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.repository.share import Share
+from infra.repository.share_files import open_files
 
 FOLDER = "checkpoints"
 KEPT_DAYS = 14.0
@@ -149,25 +150,5 @@ class CheckpointStore:
 
 def open_store(share: Share) -> CheckpointStore | None:
     """Return the checkpoints of a share that is a folder or Samba; None for other remotes of DVC, set by hand."""
-    url = str(share.settings.get("url", ""))
-    if url.startswith("smb://"):
-        from dataclasses import asdict
-
-        from dvc_smb.credentials import complete
-        from dvc_smb.filesystem import SMB
-        from dvc_smb.location import strip
-        from dvc_smb.options import Options
-
-        settings = share.settings
-        named = SMB._get_kwargs_from_urls(url) | {
-            name: settings[name] for name in ("user", "domain") if name in settings
-        }
-        if "encrypt" in settings:
-            named["encrypt"] = settings["encrypt"] == "true"
-        options = complete(Options(**named), environment=share.environment)
-        return CheckpointStore(share, SMB(**asdict(options), skip_instance_cache=True), f"{strip(url)}/{FOLDER}")
-    if url.startswith("/"):
-        from fsspec.implementations.local import LocalFileSystem
-
-        return CheckpointStore(share, LocalFileSystem(), f"{url}/{FOLDER}")
-    return None
+    files = open_files(share)
+    return None if files is None else CheckpointStore(share, files.filesystem, f"{files.root}/{FOLDER}")

@@ -39,7 +39,7 @@ def set_up(root: Path) -> None:
     config = ConfigObj(str(path), encoding="utf-8")
     config.setdefault("core", {})["no_scm"] = "true"
     if cache:
-        config.setdefault("cache", {}).update(dir=cache, type=LINKS)
+        config.setdefault("cache", {}).update({"dir": cache, "type": LINKS})
     try:
         config.write()
         path.chmod(0o600)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
+from infra.stack.connection import Connection, connection_variables, load_connection
 from infra.stack.credentials import USER, load_credentials, write_private
 from infra.stack.ports import own_names
 from infra.stack.processes import MARK
-from infra.stack.state import Stack, load_stack, stack_id
+from infra.stack.state import LOOPBACK, Stack, load_stack, read_stack, stack_id
 
 BEGIN = "# >>> mlops: where the stack is, written by `mlops up`"
 END = "# <<< mlops"
@@ -47,25 +49,36 @@ MLFLOW_SERVER = {
 
 
 def client_environment(home: Path) -> dict[str, str]:
-    """What to add to a child's environment so that it talks to the stack of ``home``, and to nobody else.
+    """What to add to a child's environment so that it talks to the servers of ``home``, and to nobody else.
 
-    Without a stack it lacks the two servers' addresses. Holds the passwords where the servers ask for them: for a
-    child's environment only, never for a command line or a log.
+    Those are the platform that `mlops platform connect` leads to, else the stack; with neither it lacks the servers'
+    addresses. Holds the passwords where the servers ask for them: for a child's environment only, never for a command
+    line or a log.
     """
-    environment = {
+    environment = _without_servers(home)
+    stack, connection = load_stack(home), load_connection(home)
+    if connection:
+        environment |= connection_variables(home, connection) | _no_proxy(LOOPBACK)
+    elif stack:
+        environment |= _addresses(stack) | _no_proxy(stack.host)
+    return environment
+
+
+def _without_servers(home: Path) -> dict[str, str]:
+    return {
         **QUIET,
         "MLOPS_HOME": str(home),
         "PREFECT_HOME": str(home / "prefect"),
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S),
         "PATH": _path(),
     }
-    stack = load_stack(home)
-    if stack:
-        environment |= _addresses(stack)
-        # A proxy for the world outside must not be asked for a server on this machine.
-        local = [*filter(None, os.environ.get("NO_PROXY", "").split(",")), "localhost", "127.0.0.1", stack.host]
-        environment["NO_PROXY"] = environment["no_proxy"] = ",".join(dict.fromkeys(local))
-    return environment
+
+
+def _no_proxy(host: str) -> dict[str, str]:
+    """A proxy for the world outside must not be asked for a server on this machine."""
+    local = [*filter(None, os.environ.get("NO_PROXY", "").split(",")), "localhost", "127.0.0.1", host]
+    names = ",".join(dict.fromkeys(local))
+    return {"NO_PROXY": names, "no_proxy": names}
 
 
 def _path() -> str:
@@ -92,7 +105,8 @@ def child_environment(stack: Stack) -> dict[str, str]:
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
     return {
         **inherited,
-        **client_environment(stack.home),
+        **_without_servers(stack.home),
+        **_no_proxy(stack.host),
         **_addresses(stack),
         MARK: stack_id(stack.home),
         # prefect.yaml says `{{ $PWD }}` for the checkout; a caller's own PWD may be another folder.
@@ -150,18 +164,48 @@ def write_dotenv(stack: Stack) -> Path:
     Only the lines between two markers are ours. The file is private, for it holds the password where there is one,
     and is kept out of git without touching a tracked file.
     """
-    path = stack.checkout / ".env"
-    old = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    if BEGIN in old and END in old:
-        old = old[: old.index(BEGIN)] + old[old.index(END) + 1 :]
-    keys = {"PREFECT_HOME": str(stack.home / "prefect"), **QUIET, **_addresses(stack)}
+    connection = load_connection(stack.home)
+    # A connection to a cluster lasts until it is ended, whatever the stack does meanwhile.
+    addresses = connection_variables(stack.home, connection) if connection else _addresses(stack)
+    return _write_dotenv(stack.checkout, stack.home, addresses)
+
+
+def write_dotenv_of(home: Path, connection: Connection) -> Path:
+    """Tell plain ``prefect`` commands of the platform on a cluster, as :func:`write_dotenv` does of the stack."""
+    return _write_dotenv(connection.checkout, home, connection_variables(home, connection))
+
+
+def put_dotenv_back(home: Path, checkout: Path) -> None:
+    """Tell plain ``prefect`` commands of the stack again, or of nothing where there was never a stack."""
+    stack = read_stack(home)
+    path = checkout / ".env"
+    if stack is not None and stack.prefect_port:
+        _write_dotenv(checkout, home, _addresses(stack))
+    elif path.exists():
+        rest = "".join(f"{line}\n" for line in _foreign_lines(path))
+        if rest:
+            write_private(path, rest)
+        else:
+            path.unlink()
+
+
+def _write_dotenv(checkout: Path, home: Path, addresses: Mapping[str, str]) -> Path:
+    path = checkout / ".env"
+    keys = {"PREFECT_HOME": str(home / "prefect"), **QUIET, **addresses}
     lines = [f"{key}='{value}'" for key, value in keys.items() if key.startswith("PREFECT_")]
-    text = "\n".join([*old, BEGIN, *lines, END]) + "\n"
+    text = "\n".join([*_foreign_lines(path), BEGIN, *lines, END]) + "\n"
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         write_private(path, text)
     path.chmod(0o600)
     _keep_out_of_git(path)
     return path
+
+
+def _foreign_lines(path: Path) -> list[str]:
+    old = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    if BEGIN in old and END in old:
+        old = old[: old.index(BEGIN)] + old[old.index(END) + 1 :]
+    return old
 
 
 def _keep_out_of_git(path: Path) -> None:

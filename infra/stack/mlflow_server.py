@@ -34,6 +34,11 @@ def main() -> None:
     serve(parser.parse_args())
 
 
+def write_auth_config(database: str) -> None:
+    """Write the file that ``MLFLOW_AUTH_CONFIG_PATH`` names; private, for the address may hold a password."""
+    write_private(Path(os.environ["MLFLOW_AUTH_CONFIG_PATH"]), AUTH_CONFIG.format(database=database))
+
+
 def serve(arguments: argparse.Namespace) -> None:
     folder: Path = arguments.folder
     (folder / "artifacts").mkdir(parents=True, exist_ok=True)
@@ -60,9 +65,8 @@ def serve(arguments: argparse.Namespace) -> None:
 
     initialize_backend_stores(database, database, "mlflow-artifacts:/")
     if arguments.auth:
-        # In a database of one's own both may be one: each keeps its tables' version in a table of its own.
-        users = named or f"sqlite:///{folder / 'auth.db'}"
-        write_private(Path(os.environ["MLFLOW_AUTH_CONFIG_PATH"]), AUTH_CONFIG.format(database=users))
+        # One database of Postgres holds both: each keeps the version of its tables in a table of its own.
+        write_auth_config(named or f"sqlite:///{folder / 'auth.db'}")
         from mlflow.server.auth import bootstrap_admin_user, create_app
 
         bootstrap_admin_user()

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 
+import psutil
+
 from configs.problems import Problem, UserError
 from infra.stack import environment, ports, processes, rest
 from infra.stack.credentials import credentials_file, load_credentials
@@ -118,6 +120,7 @@ class _Start:
         self.children: dict[str, Part] = {}
         self.seconds: dict[str, float] = {}
         self.ready = stack.home / "worker.ready"
+        self.before = {child.pid for child in psutil.Process().children()}
 
     def run(self) -> Started:
         stack = self.stack
@@ -219,7 +222,8 @@ class _Start:
         return UserError(Problem(str(log), f"{name} {what}; its last lines:{lines}", "`mlops doctor` looks for causes"))
 
     def _undo(self) -> None:
-        found = [process for part in self.children.values() if (process := processes.find(part))]
+        # An interrupt may come between a child's start and its being noted: all new children are asked of the system.
+        found = [child for child in psutil.Process().children() if child.pid not in self.before]
         for name in self.children:
             self.stack = self.stack.with_part(name, None)
         if found:

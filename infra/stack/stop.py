@@ -9,6 +9,8 @@ from pathlib import Path
 import psutil
 
 from infra.stack import processes, rest
+from infra.stack.connection import load_connection, save_connection
+from infra.stack.environment import put_dotenv_back
 from infra.stack.start import Report
 from infra.stack.state import MLFLOW, PREFECT, WORKER, Stack, change_lock, read_stack, save_stack
 
@@ -22,11 +24,13 @@ def down(home: Path, report: Report) -> list[str]:
 
     The worker and the runs go first, while the servers can still be told how they ended: runs are shown as Crashed,
     keep their checkpoint, and go on from it when they are retried or started again. Processes whose parents are gone
-    are found by their mark. Data, settings and ports stay. Nothing runs: nothing is done.
+    are found by their mark. Data, settings and ports stay; a connection to a cluster ends.
+    Nothing runs: nothing is done.
     """
     if not home.exists():
         return []
     with change_lock(home, lambda: report("stack", "waiting", "for another mlops command")):
+        _disconnect(home)
         stack = read_stack(home)
         everything = processes.marked(home)
         running = _running(stack, processes.flow_run_ids(everything))
@@ -52,6 +56,17 @@ def down(home: Path, report: Report) -> list[str]:
         if stack:
             save_stack(replace(stack, parts={}))
         return names
+
+
+def _disconnect(home: Path) -> None:
+    connection = load_connection(home)
+    if connection is None:
+        return
+    forwarding = processes.find(connection.part)
+    if forwarding is not None:
+        processes.stop([forwarding], SERVERS_LIMIT_S)
+    save_connection(home, None)
+    put_dotenv_back(home, connection.checkout)
 
 
 def _stop_runs(stack: Stack | None, workers: list[psutil.Process]) -> None:

@@ -91,6 +91,7 @@ def train(options: argparse.Namespace, world: World) -> None:
             events.epoch(epoch + 1, options.epochs, {"loss": loss, "samples_per_s": rate}, left)
             print(f"epoch {epoch + 1}/{options.epochs}  loss {loss:.5f}  {rate:.0f} images/s", flush=True)
     if world.rank == 0:
+        print(f"trained in {time.monotonic() - began:.3f} s", flush=True)
         output = folder("MLOPS_OUTPUT")
         output.mkdir(parents=True, exist_ok=True)
         torch.save(model.state_dict(), output / "model.pt")

@@ -65,9 +65,15 @@ def decide(train: TrainSection) -> Settings:
 
 
 def _threads(train: TrainSection) -> int:
-    """The recipe's count, or one a core; ``MLOPS_THREADS`` names that of a training that is made again."""
-    named = os.environ.get("MLOPS_THREADS", "")
-    return int(named) if named.isdigit() and int(named) else train.threads or available_cores()
+    """The recipe's count, or one a core; ``MLOPS_THREADS`` names that of a training that is made again.
+
+    ``OMP_NUM_THREADS``, which a pod has from its CPU limit, tells that limit also where no control group can be seen.
+    """
+    named, limit = (os.environ.get(name, "") for name in ("MLOPS_THREADS", "OMP_NUM_THREADS"))
+    if named.isdigit() and int(named):
+        return int(named)
+    cores = available_cores()
+    return train.threads or (min(cores, int(limit)) if limit.isdigit() and int(limit) else cores)
 
 
 def _precision(train: TrainSection, device: str) -> Precision:

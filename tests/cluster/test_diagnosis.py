@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
+import subprocess
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 from certificates import Authority
 from registries import PASSWORD, USER, DockerRegistry
-from troubles import BUS, EAT, IMAGE, RAISE, claim, job, login, memory_shm, own_address, quota, volume
+from troubles import BUS, EAT, RAISE, claim, job, login, memory_shm, own_address, quota, volume
 from watching import Watched
 
-from configs.cluster import Cluster
-from infra.kubernetes.client import connect
+from configs.registry import Registry
 from infra.kubernetes.diagnosis.record import Category
+from infra.registry.containerd import containerd_files
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
@@ -45,6 +48,62 @@ def test_registry_unknown_authority(watched: Watched, tmp_path: Path) -> None:
         watched.make(job(watched.run, "tls", image=f"{running.address}/mlops:1"))
         found = watched.told(Category.REGISTRY_TLS, "does not know the authority")
     assert not found.passing
+
+
+def test_registry_certificate_expired(watched: Watched, tmp_path: Path) -> None:
+    with registry(tmp_path, watched, days=-1) as running, known(running, tmp_path):
+        watched.make(job(watched.run, "expired", image=f"{running.address}/mlops:1"))
+        watched.told(Category.REGISTRY_TLS, "has expired")
+
+
+def test_registry_certificate_of_another_name(watched: Watched, tmp_path: Path) -> None:
+    with registry(tmp_path, watched, name="registry.example") as running, known(running, tmp_path):
+        watched.make(job(watched.run, "name", image=f"{running.address}/mlops:1"))
+        watched.told(Category.REGISTRY_TLS, "for another name")
+
+
+def test_image_not_in_the_registry(watched: Watched, tmp_path: Path) -> None:
+    with registry(tmp_path, watched) as running, known(running, tmp_path):
+        watched.make(login("good", running.address, USER, PASSWORD))
+        image = f"{running.address}/mlops:missing"
+        watched.make(job(watched.run, "missing", image=image, imagePullSecrets=[{"name": "good"}]))
+        assert not watched.told(Category.IMAGE_NOT_FOUND, f"{image} does not exist").passing
+
+
+def test_pull_with_a_wrong_password(watched: Watched, tmp_path: Path) -> None:
+    with registry(tmp_path, watched) as running, known(running, tmp_path):
+        watched.make(login("bad", running.address, USER, "not-the-password"))
+        image = f"{running.address}/mlops:1"
+        watched.make(job(watched.run, "denied", image=image, imagePullSecrets=[{"name": "bad"}]))
+        found = watched.told(Category.PULL_DENIED, "refuses the login")
+    assert "not-the-password" not in found.text()
+
+
+def test_pull_without_its_secret(watched: Watched, tmp_path: Path) -> None:
+    with registry(tmp_path, watched) as running, known(running, tmp_path):
+        image = f"{running.address}/mlops:1"
+        watched.make(job(watched.run, "secretless", image=image, imagePullSecrets=[{"name": "mlops-registry"}]))
+        watched.told(Category.PULL_DENIED, "pull secret mlops-registry is missing")
+
+
+@contextlib.contextmanager
+def known(running: DockerRegistry, folder: Path) -> Iterator[None]:
+    """Make the registry's authority known to containerd on all nodes."""
+    places = [Path(place) for place in os.environ.get("MLOPS_TEST_CERTS_D", "").split(os.pathsep) if place]
+    if not places:
+        pytest.skip("containerd's certs.d folders of the nodes are not named by MLOPS_TEST_CERTS_D")
+    made = [place / running.address for place in places]
+    authority = (folder / "ca" / "ca.pem").read_text()
+    for place in places:
+        wanted = Registry(address=running.address, repository="mlops")
+        for path, text in containerd_files(wanted, authority, PurePosixPath(place)).items():
+            Path(path).parent.mkdir(exist_ok=True)
+            Path(path).write_text(text)
+    try:
+        yield
+    finally:
+        for place in made:
+            shutil.rmtree(place)
 
 
 def test_registry_away(watched: Watched) -> None:
@@ -188,22 +247,28 @@ def test_deadline(watched: Watched) -> None:
 
 
 def test_prefect_unreachable(watched: Watched) -> None:
-    watched.kind = "PENDING"
-    code = "import urllib.request; urllib.request.urlopen('http://prefect.nowhere:4200/api/flow_runs')"
+    code = """
+        import time, urllib.request
+        for attempt in range(600):
+            try:
+                urllib.request.urlopen("http://prefect.nowhere:4200/api/health")
+            except OSError as error:
+                print(f"Failed to reach API at http://prefect.nowhere:4200/api: {error}", flush=True)
+            time.sleep(1)
+    """
     watched.make(job(watched.run, "prefect", code))
-    watched.told(Category.PREFECT_UNREACHABLE, "cannot be reached")
+    assert watched.told(Category.PREFECT_UNREACHABLE, "cannot be reached").passing
 
 
 def test_evicted_by_request(watched: Watched) -> None:
     from lightkube.models.meta_v1 import ObjectMeta
     from lightkube.resources.core_v1 import Pod
-    from lightkube.models.policy_v1 import Eviction
 
     watched.kind = "RUNNING"
-    watched.make(job(watched.run, "drain", terminationGracePeriodSeconds=20, container={"command": STUBBORN}))
+    watched.make(job(watched.run, "drain", terminationGracePeriodSeconds=20, command=STUBBORN))
     pod = _running(watched)
-    eviction = Eviction(metadata=ObjectMeta(name=pod, namespace=watched.namespace))
-    watched.client.create(Pod.Eviction(**eviction.__dict__), pod, namespace=watched.namespace)
+    eviction = Pod.Eviction(metadata=ObjectMeta(name=pod, namespace=watched.namespace))
+    watched.client.create(eviction, pod, namespace=watched.namespace)
     assert watched.told(Category.EVICTED, "kubectl drain").passing
 
 
@@ -221,27 +286,54 @@ def test_pod_deleted(watched: Watched) -> None:
 
 
 def test_preempted(watched: Watched) -> None:
+    """By a pod of higher priority, over a resource that only this test asks for."""
     watched.kind = "RUNNING"
-    high = {
-        "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass",
-        "metadata": {"name": f"{watched.namespace}-high"}, "value": 1000,
-    }  # fmt: skip
-    watched.make(high)
-    watched.make(job(watched.run, "low", terminationGracePeriodSeconds=20, container={"command": STUBBORN}))
-    pod = _running(watched)
-    node = next(found for found in watched.facts().pods if found.name == pod).node
-    # One resource of this node that the cluster counts, and that nobody else uses.
-    pytest.skip(f"needs a resource of its own on {node}")
+    resource = f"example.com/{watched.namespace}"
+    high = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "value": 1000}
+    watched.make({**high, "metadata": {"name": f"{watched.namespace}-high"}})
+    resources = {"limits": {resource: "1"}}
+    node = next(node.name for node in watched.facts().nodes or () if node.ready)
+    with _offered(watched, node, resource):
+        low = {"resources": resources, "terminationGracePeriodSeconds": 20, "command": STUBBORN}
+        watched.make(job(watched.run, "low", **low))
+        _running(watched)
+        watched.make(job("another", "high", resources=resources, priorityClassName=f"{watched.namespace}-high"))
+        assert watched.told(Category.PREEMPTED, "higher priority", node).passing
 
 
-def test_node_taint_no_execute(watched: Watched) -> None:
-    from lightkube.models.core_v1 import Taint
+@contextlib.contextmanager
+def _offered(watched: Watched, node: str, resource: str) -> Iterator[None]:
+    """One piece of ``resource`` on ``node``, as a device plugin would offer it."""
     from lightkube.resources.core_v1 import Node
 
+    def offer(count: str | None) -> None:
+        status = {"status": {"capacity": {resource: count}, "allocatable": {resource: count}}}
+        watched.client.patch(Node.Status, node, status)
+
+    offer("1")
+    try:
+        yield
+    finally:
+        offer(None)
+
+
+def test_node_lost(watched: Watched) -> None:
+    """Needs a node that may be taken away for two minutes, and two commands that stop and start its kubelet."""
+    node, stop, start = (os.environ.get(f"MLOPS_TEST_{name}", "") for name in ("NODE", "NODE_STOP", "NODE_START"))
+    if not (node and stop and start):
+        pytest.skip("no node may be taken away: MLOPS_TEST_NODE, MLOPS_TEST_NODE_STOP, MLOPS_TEST_NODE_START")
     watched.kind = "RUNNING"
-    watched.make(job(watched.run, "taint", terminationGracePeriodSeconds=20, container={"command": STUBBORN}))
-    pod = _running(watched)
-    assert pod, Taint and Node
+    leave = [{"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute"}]
+    leave[0]["tolerationSeconds"] = 5  # type: ignore[assignment]
+    watched.make(job(watched.run, "lost", nodeName=node, tolerations=leave))
+    _running(watched)
+    subprocess.run(["sh", "-c", stop], check=True, timeout=30)
+    try:
+        found = watched.told(Category.NODE_LOST, node, "does not answer")
+    finally:
+        subprocess.run(["sh", "-c", start], check=True, timeout=30)
+    assert found.passing
+    assert found.avoid == (node,)
 
 
 def _running(watched: Watched) -> str:

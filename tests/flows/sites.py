@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import httpx
 from checkouts import check
@@ -27,17 +28,24 @@ class Site:
         """Run the main job to its end and return what the terminal showed."""
         return check(self.root, "mlops", "train", *options)
 
-    def prefect(self, path: str, **body: object) -> object:
+    def prefect(self, path: str, /, **body: object) -> object:
         """Ask the Prefect server."""
         answer = httpx.post(f"{self.stack.prefect_api_url}/{path}", json=body, timeout=30)
         answer.raise_for_status()
         return answer.json()
 
-    def mlflow(self, path: str, **query: str) -> dict[str, object]:
+    def mlflow(self, path: str, /, **query: str) -> dict[str, object]:
         """Ask the MLflow server."""
         answer = httpx.get(f"{self.stack.mlflow_url}/api/2.0/mlflow/{path}", params=query, timeout=30)
         answer.raise_for_status()
         return dict(answer.json())
+
+    def search(self, experiment: str, condition: str) -> list[dict[str, Any]]:
+        """Return the MLflow runs of an experiment that meet the condition."""
+        url = f"{self.stack.mlflow_url}/api/2.0/mlflow/runs/search"
+        answer = httpx.post(url, json={"experiment_ids": [experiment], "filter": condition}, timeout=30)
+        answer.raise_for_status()
+        return list(answer.json().get("runs", []))
 
     def aliases(self) -> dict[str, str]:
         """Return the aliases of the model ``forklift``."""

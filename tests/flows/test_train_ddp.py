@@ -1,4 +1,4 @@
-"""A distributed training as a user starts it: from a dataset version to a registered model, and told why when it fails."""
+"""A distributed training as a user starts it: from a dataset version to a registered model, or to why it failed."""
 
 from __future__ import annotations
 
@@ -71,5 +71,6 @@ def test_an_autoencoder_from_dataset_to_champion(site: Site) -> None:
 def test_a_failure_names_the_rank_and_its_last_words(site: Site) -> None:
     (site.root / "bad.py").write_text(BAD)
     said = " ".join(train(site, write(site, "bad", "bad.py")).split())
-    assert "rank 1: ended with exit code 3; its last lines: no such banana" in said
+    assert "rank 1: ended with exit code 3" in said
+    assert "no such banana" in said
     assert "Traceback" not in said

@@ -69,7 +69,7 @@ def test_ranks_killed_again_and_again_end_as_if_nothing_had_happened(tmp_path: P
     disturbed = run(tmp_path / "b", gang("disturbed", *program, max_restarts=9), kill)
     assert disturbed.outcome.failure is None, disturbed.outcome.failure
     assert not moments
-    assert 1 <= disturbed.outcome.restarts <= 2
+    assert disturbed.outcome.restarts >= 1
     assert any("was ended by SIGKILL" in note for note in disturbed.notes)
     assert any("going on after epoch" in line for line in disturbed.lines)
     first, second = (torch.load(tmp_path / name / "kept/output/model.pt") for name in ("a", "b"))
@@ -79,22 +79,25 @@ def test_ranks_killed_again_and_again_end_as_if_nothing_had_happened(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("how", "said"),
+    ("how", "ended", "last"),
     [
-        ("raise", "ended with exit code 1; its last lines:\nhere is rank 1\nthe last words\nTraceback"),
-        ("exit", "ended with exit code 3 after 1 restart; its last lines:\nhere is rank 1\nthe last words"),
-        ("kill", "was ended by SIGKILL; its last lines:\nhere is rank 1\nthe last words"),
+        ("raise", "ended with exit code 1; its last lines:\n", "ValueError: a banana is no learning rate"),
+        ("exit", "ended with exit code 3 after 1 restart; its last lines:\n", "the last words"),
+        ("kill", "was ended by SIGKILL; its last lines:\n", "the last words"),
     ],
 )
-def test_the_error_names_the_rank_and_its_last_words(tmp_path: Path, how: str, said: str) -> None:
+def test_the_error_names_the_rank_and_its_last_words(tmp_path: Path, how: str, ended: str, last: str) -> None:
     script = tmp_path / "bad.py"
     script.write_text(BAD)
     followed = run(tmp_path, gang(f"bad-{how}", str(script), how, max_restarts=int(how == "exit")))
     problem = followed.outcome.failure
     assert problem is not None
     assert problem.where == f"bad-{how}, rank 1"
-    assert problem.what.startswith(said)
-    assert problem.what.endswith("no learning rate" if how == "raise" else "the last words")
+    assert problem.what.startswith(ended)
+    words = problem.what.splitlines()[1:]
+    assert words.count("here is rank 1") == 1  # those of the last attempt
+    assert last in words
+    assert "here is rank 0" not in words
     assert "here is rank 0" in (tmp_path / "kept/logs/all-ranks.log").read_text()
 
 

@@ -1,4 +1,4 @@
-"""The examples of distributed trainings: they learn what they must, on any number of processes, and go on after a stop."""
+"""The examples of distributed trainings learn what they must, on any number of processes, and go on after a stop."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import re
 import socket
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -65,10 +66,10 @@ def test_batches_do_not_depend_on_the_number_of_ranks() -> None:
         parts = [
             [part.tolist() for part, _ in batches(103, 10, 7, 2, World(rank, size, device))] for rank in range(size)
         ]
-        return [sorted(sum(split, [])) for split in zip(*parts, strict=True)]
+        return [sorted(chain(*split)) for split in zip(*parts, strict=True)]
 
     assert whole(1) == whole(2) == whole(3)
-    assert sorted(sum(whole(3), [])) == list(range(103))
+    assert sorted(chain(*whole(3))) == list(range(103))
     assert len(whole(4)) == 10  # three samples are too few for four ranks
 
 

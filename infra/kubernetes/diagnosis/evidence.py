@@ -28,29 +28,40 @@ LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 Said = Mapping[str, tuple[Event, ...]]
 
 
-def facts_of(snapshot: Snapshot, run_id: str, now: datetime, run: Run | None = None) -> Facts:
-    """Return what ``snapshot`` holds of the flow run ``run_id``: of its newest Job, and of its gangs."""
+def facts_of(snapshot: Snapshot, run_id: str, now: datetime, run: Run | None = None, job: str | None = None) -> Facts:
+    """Return what ``snapshot`` holds of the flow run ``run_id``.
+
+    Args:
+        job: of its own Jobs this one; by default the newest, which is that of its last start. Its gangs come with it.
+    """
     said = _by_object(snapshot.events)
-    own = sorted((job for job in snapshot.jobs if _label(job, RUN) == run_id), key=_created)
-    gangs = [job for job in snapshot.jobs if _label(job, GANG_RUN) == run_id]
-    jobs = [*own[-1:], *gangs]
-    names = {job["metadata"]["name"] for job in jobs}
-    older = {job["metadata"]["name"] for job in own[:-1]}
-    pods = [pod for pod in snapshot.pods if run_id in (_label(pod, RUN), _label(pod, GANG_RUN))]
-    # The pod of an earlier try says nothing of this one, unless there is nothing else.
-    pods = [pod for pod in pods if _job_of(pod) in names] or [pod for pod in pods if _job_of(pod) not in older]
+    own = jobs_of(snapshot, run_id)
+    chosen = job if job is not None else own[-1] if own else None
+    others = set(own) - {chosen}
+    concerned = [item for item in snapshot.jobs if run_id in (_label(item, RUN), _label(item, GANG_RUN))]
+    jobs = [item for item in concerned if item["metadata"]["name"] not in others]
+    pods = [
+        pod
+        for pod in snapshot.pods
+        if run_id in (_label(pod, RUN), _label(pod, GANG_RUN)) and _job_of(pod) not in others
+    ]
     claims = {name for pod in pods for name in _claims(pod["spec"])}
+    nodes = snapshot.nodes
     return Facts(
         now=now,
         run=run,
-        jobs=tuple(_job(job, said) for job in jobs),
+        jobs=tuple(_job(item, said) for item in jobs),
         pods=tuple(_pod(pod, said, snapshot.logs) for pod in sorted(pods, key=_created)),
-        nodes=None
-        if snapshot.nodes is None
-        else tuple(_node(node, said, snapshot.requested) for node in snapshot.nodes),
+        nodes=None if nodes is None else tuple(_node(node, said, snapshot) for node in nodes),
         quotas=tuple(_quota(quota) for quota in snapshot.quotas),
         claims=tuple(_claim(claim, said) for claim in snapshot.claims if claim["metadata"]["name"] in claims),
     )
+
+
+def jobs_of(snapshot: Snapshot, run_id: str) -> list[str]:
+    """Return the names of a run's own Jobs, oldest first: one for each start."""
+    own = sorted((job for job in snapshot.jobs if _label(job, RUN) == run_id), key=_created)
+    return [str(job["metadata"]["name"]) for job in own]
 
 
 def moment(value: Any) -> datetime | None:
@@ -205,14 +216,15 @@ def _taint(item: Mapping[str, Any]) -> Taint:
     )
 
 
-def _node(node: Object, said: Said, requested: Mapping[str, Mapping[str, float]] | None) -> Node:
+def _node(node: Object, said: Said, snapshot: Snapshot) -> Node:
     name, status, spec = node["metadata"]["name"], node.get("status") or {}, node.get("spec") or {}
     conditions = _conditions(status)
     return Node(
         name=name,
         ready=conditions["Ready"].status == "True" if "Ready" in conditions else False,
         allocatable={key: amount(value) or 0.0 for key, value in (status.get("allocatable") or {}).items()},
-        requested=None if requested is None else requested.get(name, {}),
+        requested=snapshot.requested.get(name, {}),
+        partial=snapshot.partial,
         labels=node["metadata"].get("labels") or {},
         taints=tuple(_taint(item) for item in spec.get("taints") or ()),
         cordoned=bool(spec.get("unschedulable")),

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from infra.kubernetes.client import status_code
 from infra.kubernetes.manifests import CREDENTIALS, labels
+from infra.stack.connection import logins_file
 from infra.stack.credentials import USER, write_private
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def read_logins(client: Client) -> Logins | None:
 
 def keep_copy(home: Path, namespace: str, logins: Logins) -> Path:
     """Write the logins where this user's clients find them: ``.mlops/secrets``, 0600."""
-    path = home / "secrets" / f"cluster-{namespace}.json"
+    path = logins_file(home, namespace)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     values = {
         "prefect_auth": logins.prefect_auth,

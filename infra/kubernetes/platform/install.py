@@ -16,11 +16,12 @@ from configs.problems import Problem, UserError
 from configs.site import Site
 from infra.kubernetes.apply import Applied, apply, read
 from infra.kubernetes.check import Outside, check
-from infra.kubernetes.client import connect, is_away
+from infra.kubernetes.client import api_errors_for_people, connect, is_away
 from infra.kubernetes.manifests import MANAGED_BY, MLOPS, POSTGRES, PREFECT, PREFECT_PORT
 from infra.kubernetes.platform.choice import choose, cluster_of
 from infra.kubernetes.platform.credentials import Logins, ensure_credentials, keep_copy, read_logins
 from infra.kubernetes.platform.plan import SECRETS, namespace, platform_manifests
+from infra.kubernetes.platform.provision import request
 from infra.kubernetes.platform.secrets import site_secrets
 from infra.kubernetes.platform.status import COMPONENTS, ComponentState, component_states
 from infra.kubernetes.platform.wanted import Wanted
@@ -47,6 +48,7 @@ class Installed:
     states: list[ComponentState]
 
 
+@api_errors_for_people()
 def install(
     site: Site, root: Path, home: Path, report: Report, *, image: str | None = None, force: bool = False
 ) -> Installed:
@@ -63,6 +65,7 @@ def install(
     client = connect(cluster_of(site))
     wanted = choose(site, client, home, image)
     manifests = platform_manifests(wanted)
+    asked = request(wanted)
     problems = check(manifests, Outside(secrets=SECRETS))
     if problems:
         raise UserError(problems)
@@ -82,7 +85,7 @@ def install(
     assert logins is not None  # noqa: S101 - made above
     keep_copy(home, wanted.namespace, logins)
     states = wait_ready(client, report)
-    provision(wanted, root, logins, report)
+    provision(wanted, asked, root, logins, report)
     return Installed(applied, states)
 
 
@@ -152,21 +155,21 @@ def _replace_stuck(client: Client) -> None:
         client.delete(Pod, pod["metadata"]["name"])
 
 
-def provision(wanted: Wanted, root: Path, logins: Logins, report: Report) -> None:
+def provision(wanted: Wanted, asked: str, root: Path, logins: Logins, report: Report) -> None:
     """Register work pool, deployments and automations with the platform's Prefect server.
 
     Raises:
         UserError: Prefect refuses one; with what it said.
     """
     report(PROVISION, "registering", "")
-    status, said = asyncio.run(_provision(wanted, root, logins))
+    status, said = asyncio.run(_provision(wanted, asked, root, logins))
     if status != 0:
         last = [line for line in said.splitlines() if line.strip()][-12:]
         raise UserError(Problem(PROVISION, "\n".join(last) or f"ended with {status}", "mend it and apply again"))
     report(PROVISION, "ready", "")
 
 
-async def _provision(wanted: Wanted, root: Path, logins: Logins) -> tuple[int, str]:
+async def _provision(wanted: Wanted, asked: str, root: Path, logins: Logins) -> tuple[int, str]:
     from infra.kubernetes.forward import LOOPBACK, Forwarded, forwarded
 
     port = _free_port()
@@ -175,12 +178,12 @@ async def _provision(wanted: Wanted, root: Path, logins: Logins) -> tuple[int, s
             *(sys.executable, "-m", "infra.kubernetes.platform.provision"),
             cwd=root,
             env=_environment(f"http://{LOOPBACK}:{port}/api", logins, root),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
         try:
-            output, _ = await asyncio.wait_for(child.communicate(), PROVISION_LIMIT_S)
+            output, _ = await asyncio.wait_for(child.communicate(asked.encode()), PROVISION_LIMIT_S)
         except TimeoutError:
             child.kill()
             await child.wait()

@@ -8,6 +8,7 @@ A schema that is newer than the image is refused by Alembic, and left as it is.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import time
 from collections.abc import Iterator
@@ -52,17 +53,22 @@ def _alone(url: str) -> Iterator[None]:
 
 
 def _prefect() -> None:
-    from prefect.server.database.alembic_commands import alembic_upgrade
+    from prefect.server.database import provide_database_interface
 
-    alembic_upgrade()
+    asyncio.run(provide_database_interface().run_migrations_upgrade())
 
 
 def _mlflow() -> None:
+    from infra.stack.mlflow_server import write_auth_config
+
+    database = os.environ["MLOPS_MLFLOW_DATABASE"]
+    write_auth_config(database)  # read when the module below is imported
+
     from mlflow.server.auth.db.utils import migrate_if_needed
     from mlflow.store.db import utils
 
     # MLflow's own command does the same, and imports all of its command line first.
-    engine = utils.create_sqlalchemy_engine_with_retry(os.environ["MLOPS_MLFLOW_DATABASE"])  # type: ignore[no-untyped-call]
+    engine = utils.create_sqlalchemy_engine_with_retry(database)  # type: ignore[no-untyped-call]
     utils._safe_initialize_tables(engine)
     utils._upgrade_db(engine)  # type: ignore[no-untyped-call]
     migrate_if_needed(engine, "head")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from infra.kubernetes.manifests import (
+    CONTAINER,
     CREDENTIALS,
     POSTGRES,
     POSTGRES_PORT,
@@ -91,7 +92,7 @@ def _pod(wanted: Wanted) -> dict[str, Any]:
             {
                 "name": POSTGRES,
                 "image": image,
-                "imagePullPolicy": "IfNotPresent",
+                **CONTAINER,
                 "env": [
                     # A folder of its own: the volume's root may hold lost+found, and need not be private.
                     *values({"PGDATA": f"{DATA}/pgdata", "POSTGRES_PASSWORD_FILE": "/run/secrets/postgres/password"}),
@@ -101,7 +102,7 @@ def _pod(wanted: Wanted) -> dict[str, Any]:
                 "ports": [{"name": POSTGRES, "containerPort": POSTGRES_PORT, "protocol": "TCP"}],
                 # Recovery after a crash replays what was not yet in the tables.
                 **probes(is_ready, start_s=600),
-                "resources": amounts("100m", "256Mi", "2", "1Gi"),
+                "resources": amounts("200m", "256Mi", "2", "1Gi"),
                 "securityContext": container_security(),
                 "volumeMounts": [
                     mounted,

@@ -44,7 +44,8 @@ def manifests(wanted: Wanted) -> list[dict[str, Any]]:
                 *database("postgresql+asyncpg", "prefect", "PREFECT_SERVER_DATABASE_CONNECTION_URL"),
                 secret_value("PREFECT_SERVER_API_AUTH_STRING", CREDENTIALS, "prefect-auth"),
             ],
-            probes=probes(http_get("/api/health", PREFECT_PORT), http_get("/api/ready", PREFECT_PORT), start_s=180),
+            probes=probes(http_get("/api/health", PREFECT_PORT), http_get("/api/ready", PREFECT_PORT), start_s=600),
+            cpu="300m",
             memory=("384Mi", "1Gi"),
         ),
     ]

@@ -19,6 +19,9 @@ _RULES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("", "events", _LOOK),
     ("", "persistentvolumeclaims", ("get", "list")),
     ("", "resourcequotas", ("get", "list")),
+    # Gangs whose run is gone are removed; of two supervisors one acts.
+    ("", "services", ("get", "list", "delete")),
+    ("coordination.k8s.io", "leases", ("get", "create", "update", "patch")),
 )
 _GANG_RULES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     # Applying is a patch; an elastic gang changes its Job.
@@ -28,13 +31,16 @@ _GANG_RULES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("", "pods/log", ("get",)),
     ("", "events", _LOOK),
     ("scheduling.volcano.sh", "podgroups", ("create", "get", "list", "patch", "delete")),
+    ("kueue.x-k8s.io", "localqueues", ("get",)),
 )
 _CLUSTER_RULES = (("", "nodes", _LOOK),)
+NODE_EVENTS_IN = "default"
+"""Where Kubernetes keeps events about nodes."""
 
 
 def manifests(wanted: Wanted) -> list[dict[str, Any]]:
-    """Return both ServiceAccounts, their Roles, and the look at nodes that a diagnosis needs."""
-    nodes = wanted.shared_name("nodes")
+    """Return both ServiceAccounts, their Roles, and the look at nodes and their events that a diagnosis needs."""
+    nodes, events = wanted.shared_name("nodes"), wanted.shared_name("node-events")
     accounts = (WORKER_ACCOUNT, RUN_ACCOUNT)
     return [
         *_account(wanted.namespace, WORKER_ACCOUNT, WORKER, _RULES),
@@ -46,6 +52,23 @@ def manifests(wanted: Wanted) -> list[dict[str, Any]]:
             nodes,
             WORKER,
             roleRef=_reference("ClusterRole", nodes),
+            subjects=[_subject(wanted.namespace, account) for account in accounts],
+        ),
+        manifest(
+            "rbac.authorization.k8s.io/v1",
+            "Role",
+            events,
+            WORKER,
+            namespace=NODE_EVENTS_IN,
+            rules=_rules((("", "events", ("list",)),)),
+        ),
+        manifest(
+            "rbac.authorization.k8s.io/v1",
+            "RoleBinding",
+            events,
+            WORKER,
+            namespace=NODE_EVENTS_IN,
+            roleRef=_reference("Role", events),
             subjects=[_subject(wanted.namespace, account) for account in accounts],
         ),
     ]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from infra.kubernetes.manifests import (
+    CONTAINER,
     CREDENTIALS,
     IMAGE_USER,
     POSTGRES,
@@ -45,6 +46,7 @@ def deployment(
     port: int,
     environment: Sequence[Mapping[str, Any]],
     probes: Mapping[str, Any],
+    cpu: str,
     memory: tuple[str, str],
     volumes: Sequence[Mapping[str, Any]] = (),
     mounts: Sequence[Mapping[str, Any]] = (),
@@ -53,14 +55,14 @@ def deployment(
     """Return the Deployment of a server: one pod at a time, which begins by bringing its database up to date.
 
     Args:
-        memory: what is asked for, and the limit.
+        cpu: its share while trainings want all there is. memory: what is asked for, and the limit.
         init: containers that have to end before.
     """
     shared = {
         "image": wanted.image,
-        "imagePullPolicy": "IfNotPresent",
+        **CONTAINER,
         "env": [*values({**QUIET, "HOME": "/tmp", "PYTHONUNBUFFERED": "1"}), *environment],  # noqa: S108 the pod's own
-        "resources": amounts("100m", memory[0], "2", memory[1]),
+        "resources": amounts(cpu, memory[0], "2", memory[1]),
         "securityContext": container_security(),
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}, *mounts],  # noqa: S108 the pod's own
     }

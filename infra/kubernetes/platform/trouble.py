@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError")
 NO_CONTAINER = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
-TELLING_EVENTS = ("FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox", "FailedScheduling")
+TELLING_EVENTS = ("FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox")
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Trouble:
 
 
 def pod_trouble(client: Client, pod: Mapping[str, Any]) -> Trouble:
-    """Return why ``pod`` is not ready; asks for events and logs where the pod itself does not say."""
+    """Return why ``pod`` is not ready; asks for events where the pod itself does not say."""
     status = pod.get("status", {})
     for condition in status.get("conditions", ()):
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
@@ -35,7 +35,7 @@ def pod_trouble(client: Client, pod: Mapping[str, Any]) -> Trouble:
     for specs, states in groups:
         images = {one["name"]: one["image"] for one in specs}
         for state in states:
-            found = _container(client, pod, state, images.get(state["name"], ""))
+            found = _container(pod, state, images[state["name"]], not_begun=states is not groups[1][1])
             if found is not None:
                 return found
     if status.get("phase") == "Failed":
@@ -43,7 +43,7 @@ def pod_trouble(client: Client, pod: Mapping[str, Any]) -> Trouble:
     return _from_events(client, pod) or Trouble("is starting")
 
 
-def _container(client: Client, pod: Mapping[str, Any], state: Mapping[str, Any], image: str) -> Trouble | None:
+def _container(pod: Mapping[str, Any], state: Mapping[str, Any], image: str, *, not_begun: bool) -> Trouble | None:
     name, now = state["name"], state.get("state", {})
     waiting, last = now.get("waiting"), state.get("lastState", {}).get("terminated")
     ended = now.get("terminated")
@@ -54,36 +54,24 @@ def _container(client: Client, pod: Mapping[str, Any], state: Mapping[str, Any],
         if reason in NO_CONTAINER:
             return Trouble(f"cannot start: {message or reason}", lasting=True)
         if reason == "CrashLoopBackOff" and last is not None:
-            return Trouble(_ended(client, pod, name, last), lasting=int(state.get("restartCount", 0)) > 2)
+            return Trouble(_ended(name, last), lasting=int(state.get("restartCount", 0)) > 2)
         return None
     if ended is not None and ended.get("exitCode", 0) != 0:
-        return Trouble(_ended(client, pod, name, ended))
-    if "running" in now and not state.get("ready", False) and state.get("started") is not True:
+        return Trouble(_ended(name, ended))
+    if "running" in now and (not_begun or state.get("started") is not True) and not state.get("ready", False):
         return Trouble(f"is starting ({name})" + (", again" if last else ""))
     if "running" in now and not state.get("ready", False):
         return Trouble(f"runs, but does not answer as it should ({name})")
     return None
 
 
-def _ended(client: Client, pod: Mapping[str, Any], name: str, ended: Mapping[str, Any]) -> str:
+def _ended(name: str, ended: Mapping[str, Any]) -> str:
     if ended.get("reason") == "OOMKilled":
         return f"needs more memory than its limit: {name} was killed for it"
-    said = _last_line(client, pod, name)
+    # Our containers leave the end of their log there.
+    said = next((_one_line(line) for line in reversed(ended.get("message", "").splitlines()) if line.strip()), "")
     status = f"signal {ended['signal']}" if ended.get("signal") else f"status {ended.get('exitCode')}"
     return f"ended with {status} ({name})" + (f": {said}" if said else "")
-
-
-def _last_line(client: Client, pod: Mapping[str, Any], container: str) -> str:
-    """Return what a container that has ended said last; empty where its log is gone."""
-    import httpx2
-
-    metadata = pod["metadata"]
-    try:
-        # Of a container that waits for its next start, the node gives the log of the last one.
-        lines = list(client.log(metadata["name"], namespace=metadata["namespace"], container=container, tail_lines=20))
-    except httpx2.HTTPError:
-        return ""
-    return next((_one_line(line) for line in reversed(lines) if line.strip()), "")
 
 
 def _from_events(client: Client, pod: Mapping[str, Any]) -> Trouble | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from infra.kubernetes.manifests import manifest
+from infra.kubernetes.manifests import CONTAINER, manifest
 from infra.kubernetes.platform.wanted import Wanted
 
 
@@ -67,7 +67,7 @@ def own_folder(wanted: Wanted, image: str, user: int, mounted: Mapping[str, Any]
             {
                 "name": "own-folder",
                 "image": image,
-                "imagePullPolicy": "IfNotPresent",
+                **CONTAINER,
                 "command": ["chown", f"{user}:{user}", path],
                 "resources": {
                     "requests": {"cpu": "10m", "memory": "16Mi"},

@@ -8,6 +8,7 @@ from typing import Any
 
 from infra.kubernetes.environment import environment_map, login_variables
 from infra.kubernetes.manifests import (
+    CONTAINER,
     CREDENTIALS,
     ENVIRONMENT,
     IMAGE_USER,
@@ -40,7 +41,7 @@ def manifests(wanted: Wanted) -> list[dict[str, Any]]:
             {
                 "name": WORKER,
                 "image": wanted.image,
-                "imagePullPolicy": "IfNotPresent",
+                **CONTAINER,
                 "command": ["python", "-m", "infra.kubernetes.worker", "--ready", READY],
                 "envFrom": [{"configMapRef": {"name": ENVIRONMENT}}],
                 "env": [*values(_variables(wanted.namespace)), *login_variables()],

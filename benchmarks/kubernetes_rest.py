@@ -1,0 +1,89 @@
+"""What the platform costs at rest: processor and memory of each of its pods, from the kubelets' own figures.
+
+KUBECONFIG=... python -m benchmarks.kubernetes_rest --namespace mlops --seconds 60
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from configs.cluster import Cluster
+from configs.problems import Problem, UserError, run_main
+
+if TYPE_CHECKING:
+    from lightkube import Client
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Of one pod: processor seconds since it began, when they were read, and the memory it works with, in bytes."""
+
+    cpu_s: float
+    at_s: float
+    memory: float
+
+
+def main() -> None:
+    """Read the command line, look twice, print a markdown table."""
+    from infra.kubernetes.client import connect
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--namespace", default="mlops")
+    parser.add_argument("--seconds", type=float, default=60)
+    options = parser.parse_args()
+    if not os.environ.get("KUBECONFIG"):
+        raise UserError(Problem("KUBECONFIG", "is not set", "name a cluster's kubeconfig: this is measured on one"))
+    client = connect(Cluster(namespace=options.namespace))
+    first = usage(client, options.namespace)
+    time.sleep(options.seconds)
+    last = usage(client, options.namespace)
+    both = sorted(first.keys() & last.keys())
+    if not both:
+        remedy = "`mlops platform apply` installs the platform"
+        raise UserError(Problem(f"namespace {options.namespace}", "has no pods that run", remedy))
+    print("| pod, at rest | milli-CPUs | memory, MiB |\n|---|---|---|")
+    total_cpu = total_memory = 0.0
+    for name in both:
+        cpu = 1000 * (last[name].cpu_s - first[name].cpu_s) / (last[name].at_s - first[name].at_s)
+        memory = last[name].memory / 2**20
+        total_cpu, total_memory = total_cpu + cpu, total_memory + memory
+        print(f"| {name} | {cpu:.0f} | {memory:.0f} |")
+    print(f"| together | {total_cpu:.0f} | {total_memory:.0f} |")
+
+
+def usage(client: Client, namespace: str) -> dict[str, Usage]:
+    """Of every pod of the namespace, by name."""
+    from lightkube.resources.core_v1 import Node
+
+    found = {}
+    for node in client.list(Node):
+        assert node.metadata
+        for pod in summary(client, str(node.metadata.name))["pods"]:
+            if pod["podRef"]["namespace"] == namespace and "usageCoreNanoSeconds" in pod.get("cpu", {}):
+                cpu = pod["cpu"]
+                found[pod["podRef"]["name"]] = Usage(
+                    cpu["usageCoreNanoSeconds"] / 1e9, seconds(cpu["time"]), pod["memory"]["workingSetBytes"]
+                )
+    return found
+
+
+def summary(client: Client, node: str) -> dict[str, Any]:
+    """The kubelet's figures, through the API server."""
+    answer = client._client._client.get(f"/api/v1/nodes/{node}/proxy/stats/summary")
+    answer.raise_for_status()
+    result: dict[str, Any] = answer.json()
+    return result
+
+
+def seconds(timestamp: str) -> float:
+    from datetime import datetime
+
+    return datetime.fromisoformat(timestamp.replace("Z", "+00:00")).timestamp()
+
+
+if __name__ == "__main__":
+    run_main(main)
