@@ -20,6 +20,7 @@ COMMANDS = {
     "down": "Stop the stack; data, models and settings stay.",
     "status": "What runs where, the last runs, the champion.",
     "doctor": "Check everything the stack needs; says what is broken and how to mend it.",
+    "diagnose": "Why a run failed or does not begin, and what to do.",
     "train": "Run the main job and watch it: from the dataset to a registered model.",
     "train-ddp": "Train any torchrun script over several processes, and watch it.",
     "build-image": "Build the image that pods run from this commit, and push it to the site's registry.",

@@ -44,9 +44,10 @@ def pull_data(place: Place, data_file: str, folder: Path) -> None:
     digest = tracked_digest(place.root, data_file)
     if folder.exists() and place.dvc.is_present(data_file):
         log().info("data %s is here", digest)
-        return
-    place.dvc.pull(data_file)
-    log().info("data %s pulled from the share", digest)
+    elif fetched := place.dvc.pull(data_file):
+        log().info("data %s pulled from the share, %d files", digest, fetched)
+    else:
+        log().info("data %s is in this machine's cache", digest)
 
 
 def _is_shipped(digest: str) -> bool:

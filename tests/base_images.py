@@ -44,7 +44,7 @@ class ContainerTools:
         engine.write_text(
             '[containers]\nnetns = "host"\n'
             'default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]\n'
-            '[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\nruntime = "runc"\n'
+            '[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n'
         )
         self.environment = {
             "CONTAINERS_CONF": str(engine),

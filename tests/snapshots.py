@@ -23,8 +23,8 @@ _DULL = {
 }  # fmt: skip
 
 
-def portable(seen: Snapshot, run: str, kind: str, message: str, namespace: str) -> dict[str, Any]:
-    """Return what of ``seen`` concerns ``run``, to be kept as a file."""
+def portable(seen: Snapshot, run: str, kind: str, namespace: str, told: str) -> dict[str, Any]:
+    """Return what of ``seen`` concerns ``run``, of which ``told`` was said, to be kept as a file."""
     values = asdict(seen)
     labelled = [
         item for item in values["jobs"] + values["pods"] if run in (item["metadata"].get("labels") or {}).values()
@@ -33,7 +33,8 @@ def portable(seen: Snapshot, run: str, kind: str, message: str, namespace: str) 
     names = {item["metadata"]["name"] for item in [*labelled, *nodes, *values["claims"]]}
     jobs = {item["metadata"]["name"] for item in labelled}
     kept = {
-        "run": {"kind": kind, "message": message},
+        "told": told,
+        "kind": kind,
         "now": max(
             (str(moment(e.get("lastTimestamp") or e.get("eventTime")) or "") for e in values["events"]), default=""
         ),
@@ -59,10 +60,9 @@ def load(name: str) -> tuple[Facts, str]:
 
 
 def facts_from(kept: dict[str, Any]) -> tuple[Facts, str]:
-    parts = {key: kept[key] for key in ("jobs", "pods", "events", "nodes", "requested", "quotas", "claims", "logs")}
+    parts = {name: kept[name] for name in Snapshot.__dataclass_fields__ if name in kept}
     now = datetime.fromisoformat(kept["now"])
-    said = kept["run"]
-    run = Run("quiet-owl", said["kind"], said["kind"].title(), now, said["message"], pool="kubernetes")
+    run = Run("quiet-owl", kept["kind"], kept["kind"].title(), now, pool="kubernetes")
     return facts_of(Snapshot(**parts), "00000000-0000-4000-8000-000000000001", now, run), kept["told"]
 
 

@@ -106,7 +106,7 @@ def _secrets(plan: Plan, root: Path) -> dict[str, Path]:
 def _hint(lines: list[str]) -> str:
     text = "\n".join(lines)
     if "No space left on device" in text or "no space left on device" in text:
-        return "free some space on this machine: an image with CUDA needs about 20 GB while it is built"
+        return "free some space on this machine: an image with CUDA needs about 25 GB while it is built"
     if "THESE PACKAGES DO NOT MATCH THE HASHES" in text:
         return "the index has other files than those that were locked: ask whoever runs it, or `make lock` anew"
     if "CERTIFICATE_VERIFY_FAILED" in text:

@@ -43,6 +43,17 @@ def find_gangs(client: Client) -> Iterator[Found]:
         yield Found(labels[GANG], labels[FLOW_RUN], has(job, "Failed") or has(job, "Complete"))
 
 
+def remove_orphans(client: Client, is_over: Callable[[str], bool]) -> list[str]:
+    """Remove the gangs that still run although their flow run is over, as ``is_over`` says of its id; return names.
+
+    A controller that crashed for good leaves such a gang: nobody would look at what it trains.
+    """
+    orphans = [gang.name for gang in find_gangs(client) if not gang.finished and is_over(gang.flow_run_id)]
+    for name in orphans:
+        remove_gang(client, name)
+    return orphans
+
+
 def remove_gang(client: Client, name: str) -> None:
     """Delete a gang's Job with all that it owns, and wait until its pods are gone; not there: nothing.
 

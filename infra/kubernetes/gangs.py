@@ -41,7 +41,7 @@ def launched(client: Client, namespace: str) -> dict[str, list[Any]]:
     from lightkube.resources.core_v1 import Service
 
     found: dict[str, list[Any]] = {}
-    labels = {GANG_RUN: operators.exists()}
+    labels: dict[str, Any] = {GANG_RUN: operators.exists()}
     kinds: tuple[Any, ...] = (Job, Service)
     for kind in kinds:
         for item in client.list(kind, namespace=namespace, labels=labels):

@@ -23,9 +23,8 @@ from prefect.client.schemas.filters import (
     WorkPoolFilterName,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
-from prefect_kubernetes import observer
 
-from infra.kubernetes.job_worker import PatientWorker
+from infra.kubernetes.job_worker import PatientWorker, observes, start_observing
 from infra.kubernetes.lost import LABEL, Job, Lost, Mismatch, Remedy
 from infra.stack.missed import skip_missed
 
@@ -41,7 +40,6 @@ async def keep_house(worker: PatientWorker, pool: str, namespace: str) -> None:
     said = ""
     while True:
         try:
-            _see_to_observer()
             async with get_client() as client:
                 if count := await skip_missed(client, pool, datetime.now(UTC)):
                     print(f"skipped {count} missed scheduled runs")
@@ -61,6 +59,9 @@ async def _look(client: PrefectClient, worker: PatientWorker, pool: str, lost: L
     api = await api_client()
     try:
         jobs = await _jobs(api, lost.namespace)
+        if not observes():  # and the API answers again
+            print("the observer of pods and Jobs has ended: started again")
+            start_observing()
         open_ids = {run.id for run in runs}
         left = [key for key, found in jobs.items() if key not in open_ids and any(not job.ended for job in found)]
         for start in range(0, len(left), PAGE):
@@ -85,15 +86,6 @@ async def _mend(client: PrefectClient, api: ApiClient, worker: PatientWorker, fo
         kind = StateType.CRASHED if found.remedy is Remedy.CRASH else StateType.CANCELLED
         state: State[None] = State(type=kind, name=kind.value.title(), message=found.why)
         await client.set_flow_run_state(run.id, state, force=True)
-
-
-def _see_to_observer() -> None:
-    """Start the observer again when its thread has died: it gives up on an API that is away for long."""
-    thread = observer._observer_thread
-    if thread is not None and not thread.is_alive():
-        print("the observer of pods and Jobs has ended: started again")
-        observer.stop_observer()
-        observer.start_observer()
 
 
 async def _runs(

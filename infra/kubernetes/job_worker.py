@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import threading
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 from uuid import UUID
 
 import anyio.abc
@@ -23,6 +24,7 @@ from kubernetes_asyncio.client import ApiClient, BatchV1Api, V1Job
 from kubernetes_asyncio.client.exceptions import ApiException
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import InfrastructureError, InfrastructureNotFound
+from prefect_kubernetes import observer
 from prefect_kubernetes.worker import (
     KubernetesWorker,
     KubernetesWorkerJobConfiguration,
@@ -35,6 +37,7 @@ from infra.kubernetes.patience import Answer, Patience, judge
 Result = TypeVar("Result")
 REQUEST_LIMIT_S = 30.0
 SERVER_PAUSE_S = 2.0
+OBSERVER_STOP_S = 5.0
 NAME_LIMIT = 52
 """Characters of a Job's name: with what its pods' names add, a host name of 63 remains possible."""
 
@@ -78,6 +81,19 @@ class PatientWorker(KubernetesWorker):  # type: ignore[misc] # has no types
         if self._runs_task_group is not None and flow_run.id not in self._submitting_flow_run_ids:
             self._submitting_flow_run_ids.add(flow_run.id)
             self._runs_task_group.start_soon(self._submit_run, flow_run)
+
+    async def __aenter__(self) -> Self:
+        # Prefect's Kubernetes worker starts and stops its observer in the event loop, which stands still meanwhile:
+        # for as long as the cluster's API is away, and deaf to SIGTERM.
+        start_observing()
+        await super(KubernetesWorker, self).__aenter__()
+        return self
+
+    async def __aexit__(self, *problem: object) -> None:
+        await super(KubernetesWorker, self).__aexit__(*problem)
+        stop = threading.Thread(target=observer.stop_observer, daemon=True)
+        stop.start()
+        await asyncio.to_thread(stop.join, OBSERVER_STOP_S)
 
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
         if self.stopping:
@@ -219,6 +235,22 @@ class PatientWorker(KubernetesWorker):  # type: ignore[misc] # has no types
                 if kind is not Answer.AWAY:
                     raise
                 await patience.pause(kind, said)
+
+
+def start_observing() -> None:
+    """Start the observer of pods and Jobs, also in the place of one that has ended; returns at once."""
+
+    def start() -> None:
+        observer.stop_observer()
+        observer.start_observer()
+
+    threading.Thread(target=start, daemon=True).start()
+
+
+def observes() -> bool:
+    """Whether the observer lives: it gives up on an API that is away for a minute."""
+    thread = observer._observer_thread
+    return thread is not None and thread.is_alive()
 
 
 def name_job(manifest: dict[str, Any], scheduled: str) -> None:

@@ -107,6 +107,7 @@ def _pod(wanted: Wanted) -> dict[str, Any]:
         "imagePullSecrets": "{{ image_pull_secrets }}",
         "nodeSelector": "{{ node_selector }}",
         "tolerations": "{{ tolerations }}",
+        "affinity": "{{ affinity }}",
         "topologySpreadConstraints": [
             {
                 "maxSkew": 1,

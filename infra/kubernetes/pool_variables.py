@@ -33,6 +33,9 @@ class Variables(BaseModel):
     shm: Quantity = Field(title="Shared memory", description="The most that /dev/shm may hold; less than memory")
     node_selector: dict[str, str] = Field(description="Labels of the nodes that the run may be on")
     tolerations: list[dict[str, Any]] = Field(description="Taints that the run puts up with")
+    affinity: dict[str, Any] | None = Field(
+        None, description="Nodes to prefer; a run that was lost with its node gets the others here"
+    )
     cache: str = Field(pattern="^/.", description="The node's folder for DVC's cache, kept between runs")
     priority_class: str = Field(description="Which runs go first")
     service_account: str = Field("mlops-run", description="The account of the pod, for distributed trainings")

@@ -71,6 +71,10 @@ async def supervise(cluster: Cluster, client: Client, pool: str, stop: asyncio.E
     await asyncio.to_thread(supervisor.leader.give_up)
 
 
+TAKEN = (Category.EVICTED, Category.PREEMPTED, Category.NODE_SHUTDOWN, Category.POD_DELETED)
+"""What is told at once: it does not pass, and its traces do."""
+
+
 @dataclass(frozen=True)
 class View:
     """One start of a run to look at; ``past``: the run went on after it."""
@@ -103,7 +107,7 @@ class Supervisor:
         if not leads:
             self._since.clear()
             return
-        seen, api_error = await self._objects(bool(runs))
+        seen, api_error = await self._objects(runs)
         if runs:
             pool = await read_pool(prefect, self._pool)
             current: set[tuple[UUID, str]] = set()
@@ -115,15 +119,16 @@ class Supervisor:
         if not api_error and self._looks % GANGS_EVERY == 1:
             await self._sweep(prefect, now)
 
-    async def _objects(self, wanted: bool) -> tuple[Snapshot, str]:
+    async def _objects(self, runs: list[FlowRun]) -> tuple[Snapshot, str]:
         """Read the cluster; the error's text when its API is away."""
         import httpx2
 
-        if not wanted:
+        if not runs:
             return Snapshot(), ""
+        at_work = {str(run.id) for run in runs if run.state is not None and run.state.is_running()}
         try:
             seen = await asyncio.to_thread(read_objects, self._client, self._namespace)
-            return await asyncio.to_thread(read_surroundings, self._client, self._namespace, seen), ""
+            return await asyncio.to_thread(read_surroundings, self._client, self._namespace, seen, at_work), ""
         except httpx2.HTTPError as error:
             return Snapshot(), clean_line(f"{type(error).__name__}: {error}")
 
@@ -148,7 +153,7 @@ class Supervisor:
             key = (run.id, f"{view.job or 'waiting'}/{found.category.value}")
             keys.add(key)
             since = self._since.setdefault(key, now)
-            if now - _began(view.run, since) >= (UNKNOWN if found.category is Category.UNKNOWN else SETTLE):
+            if now - _began(view.run, since) >= _settle(found):
                 await self._tell(prefect, run, found, key[1])
                 await self._act(prefect, run, view, found, now - since, pool)
         return keys
@@ -159,7 +164,9 @@ class Supervisor:
             marks = self._marks[run.id] = await published(prefect, run.id)
         # A run that was failed here has lost the objects that told why: what was told then stays.
         failed_before = run.state is not None and run.state.is_failed() and bool(marks)
-        if mark in marks or failed_before:
+        # What took a pod away is seen while the pod ends; afterwards there is only that it is gone.
+        gone = found.category is Category.POD_DELETED and any(told.startswith(mark.split("/")[0]) for told in marks)
+        if mark in marks or failed_before or gone:
             return
         await publish(prefect, run.id, found, mark)
         marks.add(mark)
@@ -206,7 +213,18 @@ def _views(run: Run, jobs: list[str]) -> Iterator[View]:
 def _facts(seen: Snapshot, run: str, now: datetime, view: View, api_error: str) -> Facts:
     if api_error:
         return Facts(now, view.run, nodes=None, api_error=api_error)
-    return facts_of(seen, run, now, view.run, view.job)
+    facts = facts_of(seen, run, now, view.run, view.job)
+    if not view.past:
+        return facts
+    # Its gang goes on with the run, and is looked at with the present start.
+    own = tuple(pod for pod in facts.pods if pod.job == view.job)
+    return replace(facts, jobs=tuple(job for job in facts.jobs if not job.gang), pods=own)
+
+
+def _settle(found: Diagnosis) -> timedelta:
+    if found.category is Category.UNKNOWN:
+        return UNKNOWN
+    return timedelta(0) if found.category in TAKEN else SETTLE
 
 
 def _began(run: Run, since: datetime) -> datetime:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid5
 
 from infra.kubernetes.decisions import delay_s
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from configs.cluster import Cluster
 
-AVOID = "avoid_nodes"
-"""Variable of the pool's job template: names of nodes that the next start should not go to."""
+AFFINITY = "affinity"
+"""Variable of the pool's job template that says which nodes a run prefers."""
 
 
 class Transitions:
@@ -63,9 +63,9 @@ class Transitions:
         """Schedule a run again, on another node where that one is bad; its former Job is deleted."""
         from prefect.states import AwaitingRetry
 
-        if found.avoid and AVOID in pool.variables:
-            avoid = sorted({*(run.job_variables or {}).get(AVOID, ()), *found.avoid})
-            await prefect.update_flow_run(run.id, job_variables={**(run.job_variables or {}), AVOID: avoid})
+        if found.avoid and AFFINITY in pool.variables:
+            variables = {**(run.job_variables or {}), AFFINITY: not_on(*found.avoid)}
+            await prefect.update_flow_run(run.id, job_variables=variables)
         at = datetime.now(UTC) + timedelta(seconds=delay_s(starts))
         message = f"{found.category.value.capitalize()}: {found.what} Start {starts + 1} of {self.retries} after that."
         if await self._set(prefect, run, AwaitingRetry(scheduled_time=at, message=message)):
@@ -104,3 +104,10 @@ class Transitions:
                     self._client.delete(Job, name, namespace=self._namespace, cascade=CascadeType.BACKGROUND)
         except httpx2.HTTPError as error:  # what is left is found by whoever compares runs and Jobs
             print(f"{run.name}: its Job was not deleted: {error}")
+
+
+def not_on(*nodes: str) -> dict[str, Any]:
+    """Return the affinity of a pod that goes elsewhere than to ``nodes`` if it can."""
+    others = {"key": "kubernetes.io/hostname", "operator": "NotIn", "values": sorted(nodes)}
+    wish = {"weight": 100, "preference": {"matchExpressions": [others]}}
+    return {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [wish]}}

@@ -17,6 +17,7 @@ import os
 import signal
 import socket
 import threading
+import warnings
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -74,6 +75,8 @@ async def _until_stopped(arguments: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
 
+    # It takes the place of Prefect's own Kubernetes worker, on purpose.
+    warnings.filterwarnings("ignore", message="Type 'PatientWorker'")
     from infra.kubernetes.housekeeping import keep_house
     from infra.kubernetes.job_worker import PatientWorker
     from infra.stack.waiting import server_is_up

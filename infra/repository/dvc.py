@@ -162,14 +162,19 @@ class Dvc:
             return Outcome.FETCHED
         return Outcome.UNCHANGED
 
-    def pull(self, *targets: str) -> None:
+    def pull(self, *targets: str) -> int:
         """Fetch ``targets`` (``data.dvc``) from the share and check them out.
+
+        Returns:
+            How many files came from the share; 0 where the cache had them all.
 
         Raises:
             MissingDataError: the share answers but does not hold them.
             ShareError: the share does not answer.
         """
-        self._checked("pull", *targets)
+        said = "\n".join(self._checked("pull", *targets))
+        fetched = re.search(r"(\d+) files? fetched", said)
+        return int(fetched[1]) if fetched else 0
 
     def push(self, *targets: str, run_cache: bool = False) -> None:
         """Send ``targets`` (all of the workspace when none), and the run cache if asked, to the share.

@@ -21,6 +21,8 @@ ENDS = (
     *("Completed", "Failed", "Crashed", "Cancelled", "Cached", "RolledBack"),
     *("AwaitingRetry", "AwaitingConcurrencySlot", "Rescheduled", "Scheduled", "Late", "Pending"),
     *("Paused", "Suspended", "Resuming"),
+    # Of a run that is started again: the last heartbeat of its former process may come after AwaitingRetry.
+    *("Submitting", "InfrastructurePending"),
 )
 
 

@@ -26,7 +26,7 @@ from infra.kubernetes.gang_pod import GANG, Space
 from infra.kubernetes.gang_workers import INDEX
 
 ROOT = Path(__file__).parents[2]
-MINUTES = 6
+MINUTES = 9
 TOY = "tests/kubernetes/toy.py"
 
 

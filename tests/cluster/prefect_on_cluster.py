@@ -68,7 +68,7 @@ class Prefect:
         command = [sys.executable, "-m", "infra.kubernetes.worker", "--pool", POOL, "--namespace", namespace]
         variables = {**self.environment, "KUBECONFIG": kubeconfig, "PREFECT_WORKER_QUERY_SECONDS": "1"}
         process = self._spawn("worker", [*command, "--ready", str(ready)], variables)
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 180
         while not ready.exists():
             assert time.monotonic() < deadline, self.said("worker")
             time.sleep(0.2)
@@ -95,6 +95,7 @@ class Prefect:
             "terminationGracePeriodSeconds": 30,
             "volumes": [{"name": "flows", "configMap": {"name": "flows"}}],
             "nodeSelector": "{{ node_selector }}",
+            "affinity": "{{ affinity }}",
         }
         container = pod["containers"][0]
         container["volumeMounts"] = [{"name": "flows", "mountPath": "/flows"}]
@@ -106,6 +107,7 @@ class Prefect:
         variables |= {
             "deadline": {"type": "integer"},
             "node_selector": {"type": "object"},
+            "affinity": {"type": "object"},
             "resources": {"type": "object", "default": {"requests": {"cpu": "10m"}}},
         }
         self.ask("/work_pools/", {"name": POOL, "type": "kubernetes", "base_job_template": template})
@@ -117,9 +119,20 @@ class Prefect:
         self.deployment = self.ask("/deployments/", body)["id"]
 
     def ask(self, path: str, body: Any = None) -> Any:
-        answer = self.http.get(path) if body is None else self.http.post(path, json=body)
+        answer = self._send("GET", path) if body is None else self._send("POST", path, body)
         assert answer.status_code < 300, f"{path}: {answer.status_code} {answer.text}"
         return answer.json()
+
+    def pause(self, paused: bool) -> None:
+        assert self._send("PATCH", f"/work_pools/{POOL}", {"is_paused": paused}).status_code == 204
+
+    def _send(self, method: str, path: str, body: Any = None) -> httpx.Response:
+        """Ask again while another writer holds the server's sqlite database."""
+        while True:
+            answer = self.http.request(method, path, json=body)
+            if answer.status_code != 503:
+                return answer
+            time.sleep(0.5)
 
     def run(self, job: dict[str, Any] | None = None, **parameters: Any) -> str:
         body = {"parameters": parameters, "job_variables": job or {}, "state": {"type": "SCHEDULED"}}

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 from certificates import Authority
@@ -16,7 +16,9 @@ from registries import PASSWORD, USER, DockerRegistry
 from troubles import BUS, EAT, RAISE, claim, job, login, memory_shm, own_address, quota, volume
 from watching import Watched
 
+from configs.registry import Registry
 from infra.kubernetes.diagnosis.record import Category
+from infra.registry.containerd import containerd_files
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
@@ -91,10 +93,12 @@ def known(running: DockerRegistry, folder: Path) -> Iterator[None]:
     if not places:
         pytest.skip("containerd's certs.d folders of the nodes are not named by MLOPS_TEST_CERTS_D")
     made = [place / running.address for place in places]
-    for place in made:
-        place.mkdir()
-        server = f"https://{running.address}"
-        (place / "hosts.toml").write_text(f'server = "{server}"\n[host."{server}"]\n  ca = "{folder}/ca/ca.pem"\n')
+    authority = (folder / "ca" / "ca.pem").read_text()
+    for place in places:
+        wanted = Registry(address=running.address, repository="mlops")
+        for path, text in containerd_files(wanted, authority, PurePosixPath(place)).items():
+            Path(path).parent.mkdir(exist_ok=True)
+            Path(path).write_text(text)
     try:
         yield
     finally:

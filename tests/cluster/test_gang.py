@@ -15,7 +15,7 @@ from gangs import ROOT, Gangs, Seen, StopError, until
 
 from configs.cluster import Cluster
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 NEEDED = ("KUBECONFIG", "MLOPS_TEST_IMAGE", "MLOPS_TEST_SHARE")
 
 

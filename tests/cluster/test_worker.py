@@ -96,4 +96,5 @@ def test_the_api_away_and_the_worker_killed_in_the_middle(lab: Lab, proxy: Proxy
     assert lab.wait(running)["name"] == "Completed"
     assert lab.wait(waits)["name"] == "Completed"
     for run in (running, waits):
+        lab.until("its lines, which come after its end", lambda run=run: began(lab, run), 60)
         assert (len(lab.jobs(run)), began(lab, run)) == (1, 1)

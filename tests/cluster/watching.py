@@ -28,13 +28,13 @@ class Watched:
     """A namespace, and the flow run whose troubles are made in it.
 
     Attributes:
-        run: id of the flow run; ``kind`` and ``message`` what Prefect would say of it.
+        run: id of the flow run; ``kind`` is the state type that it would have.
     """
 
     def __init__(self, client: Client, namespace: str) -> None:
         self.client, self.namespace = client, namespace
         self.run = str(uuid4())
-        self.kind, self.message = "PENDING", ""
+        self.kind = "PENDING"
         self._made: list[Any] = []
 
     def make(self, *manifests: dict[str, Any]) -> None:
@@ -45,7 +45,7 @@ class Watched:
 
     def facts(self) -> Facts:
         now = datetime.now(UTC)
-        run = Run("quiet-owl", self.kind, self.kind.title(), now, self.message, pool="kubernetes")
+        run = Run("quiet-owl", self.kind, self.kind.title(), now, pool="kubernetes")
         seen = read_surroundings(self.client, self.namespace, read_runs(self.client, self.namespace))
         self.snapshot = seen
         return facts_of(seen, self.run, now, run)
@@ -66,8 +66,7 @@ class Watched:
         folder = os.environ.get("MLOPS_SAVE_FACTS")
         name = os.environ.get("PYTEST_CURRENT_TEST", "").partition("[")[0].rpartition("test_")[2].split(" ")[0]
         if folder:
-            kept = snapshots.portable(self.snapshot, self.run, self.kind, self.message, self.namespace)
-            kept["told"] = found.what
+            kept = snapshots.portable(self.snapshot, self.run, self.kind, self.namespace, found.what)
             Path(folder, f"{name}.json").write_text(json.dumps(kept, indent=1, default=str) + "\n")
 
     def close(self) -> None:

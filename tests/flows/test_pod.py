@@ -100,6 +100,8 @@ def test_a_second_pod_on_the_node_pulls_and_trains_nothing(
     said = done.stdout + done.stderr
     assert done.returncode == 0, said
     assert "train: not run" in said
+    assert "is in this machine's cache" in said
+    assert "pulled from the share" not in said
     assert {path: path.stat().st_mtime_ns for path in (trained / "files").rglob("*") if path.is_file()} == before
     image = next((root / "data" / "images" / "train").iterdir())
     assert image.resolve().is_relative_to(trained)

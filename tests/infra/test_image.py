@@ -249,7 +249,7 @@ def test_a_dirty_checkout_is_refused_unless_the_flow_is_asked_for_it(place: Plac
         ran = subprocess.run(
             [sys.executable, "-c", flow],
             cwd=place.checkout,
-            env={**client_variables(stack), **place.tools.environment},
+            env={**client_variables(stack), **place.tools.environment, "MLOPS_HOME": str(place.home)},
             capture_output=True,
             text=True,
             timeout=300,

@@ -67,7 +67,8 @@ def test_a_stage_runs_once_and_is_fetched_elsewhere(checkout: Path, repo: dvc.Dv
     other = clone(checkout, tmp_path / "other")
     assert dvc.stage_key(other, "train") is None
     with dvc.Dvc(other) as elsewhere:
-        elsewhere.pull("data.dvc")
+        assert elsewhere.pull("data.dvc") == 2, "the folder and the file in it"
+        assert elsewhere.pull("data.dvc") == 0
         assert elsewhere.reproduce("train") is dvc.Outcome.FETCHED
     assert (other / "model.txt").read_text() == "one\n"
     assert not (other / "runs.log").exists(), "it was trained again"

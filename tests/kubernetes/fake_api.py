@@ -25,7 +25,16 @@ from fake_store import Key, Manifest, RefusedError, Store
 
 Result = TypeVar("Result")
 KINDS = {
-    "/api/v1": {"pods": ("Pod", True), "events": ("Event", True), "namespaces": ("Namespace", False)},
+    "/api/v1": {
+        "pods": ("Pod", True),
+        "events": ("Event", True),
+        "namespaces": ("Namespace", False),
+        "nodes": ("Node", False),
+        "persistentvolumeclaims": ("PersistentVolumeClaim", True),
+        "resourcequotas": ("ResourceQuota", True),
+        "services": ("Service", True),
+    },
+    "/apis/coordination.k8s.io/v1": {"leases": ("Lease", True)},
     "/apis/batch/v1": {"jobs": ("Job", True)},
     "/apis/apiextensions.k8s.io/v1": {"customresourcedefinitions": ("CustomResourceDefinition", False)},
 }

@@ -282,6 +282,17 @@ def test_a_rendezvous_names_the_missing_ranks_and_why() -> None:
     assert lost.what == "1 of 3 workers of gang did not come to the rendezvous in time: rank 1 has no pod."
 
 
+def test_where_other_namespaces_may_not_be_read_only_ours_is_told() -> None:
+    said = Condition("False", "Unschedulable", "0/1 nodes are available: 1 Insufficient memory.", NOW)
+    pod = Pod("train-x", "Pending", NOW, "train", conditions={"PodScheduled": said}, requests={"memory": 6 * GIB})
+    node = Node("node1", True, {"cpu": 2.0, "memory": 8 * GIB, "pods": 110.0}, {"memory": GIB}, partial=True)
+    found = diagnose(Facts(NOW, None, (Job("train", NOW),), (pod,), (node,)))
+    assert found is not None
+    assert found.what == (
+        "No node has room: the run wants 6 GiB of memory; node1 has 8 GiB of memory, 1 GiB of it ours."
+    )
+
+
 def test_the_rank_that_failed_by_itself_comes_before_those_that_lost_it() -> None:
     broken = Pod(**{**ended(1, "ValueError: labels out of range").__dict__, "job": "gang", "rank": 1})
     peer = Pod(**{**ended(1, "gloo/transport/tcp/pair.cc:598] Connection closed by peer [192.0.2.1]:2").__dict__,

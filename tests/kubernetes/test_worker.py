@@ -98,13 +98,16 @@ def test_the_worker_dies_in_the_middle(cluster: FakeCluster, worker: Worker, run
     taken = runs.start()
     until("the run to be taken", lambda: "does not answer since" in runs.logs(taken))
     worker.end(signal.SIGKILL)
-    worker.cluster_proxy.mend()
     worker.server_proxy.cut()
     cluster.ask(lambda store, node: store.forget())
     until("the run that nobody watches", lambda: len(list(tmp_path.iterdir())) == 1)
     worker.server_proxy.mend()
     worker.start()
+    worker.cluster_proxy.mend()
     runs.ends(running, "Completed")
     runs.ends(taken, "Completed", 90)
     assert len(list(tmp_path.iterdir())) == 1
     assert (len(jobs_of(cluster, running)), len(jobs_of(cluster, taken))) == (1, 1)
+    for proxy in (worker.cluster_proxy, worker.server_proxy):
+        proxy.cut()
+    assert worker.end(signal.SIGTERM) == 0

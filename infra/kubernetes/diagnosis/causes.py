@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from infra.kubernetes.diagnosis import code, image, memory, nodes, ranks, scheduling, volumes, waiting
 from infra.kubernetes.diagnosis.facts import Facts
@@ -23,6 +24,7 @@ _POD: tuple[Cause, ...] = (
     image.diagnose,
     volumes.missing,
     volumes.mount_failed,
+    image.slow,
 )
 
 
@@ -44,14 +46,12 @@ def _gang(facts: Facts) -> Diagnosis | None:
 
 
 def _code(facts: Facts) -> Diagnosis | None:
-    """A rank that failed by itself comes before those that lost it in the network."""
-    found = code.ended(facts)
+    """A rank that ended by itself comes before those that lost it in the network."""
     network = ranks.network(facts)
     if network is None:
-        return found
-    first = found.evidence[:-1] if found else ()
-    told = any(line in word for line in first for word in network.evidence)
-    return network if found is None or told or not first else found
+        return code.ended(facts)
+    others = tuple(pod for pod in facts.pods if not ranks.lost_a_peer(pod))
+    return code.ended(replace(facts, pods=others, run=None)) or network
 
 
 def _last(facts: Facts) -> Diagnosis | None:

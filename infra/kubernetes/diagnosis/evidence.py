@@ -52,7 +52,7 @@ def facts_of(snapshot: Snapshot, run_id: str, now: datetime, run: Run | None = N
         run=run,
         jobs=tuple(_job(item, said) for item in jobs),
         pods=tuple(_pod(pod, said, snapshot.logs) for pod in sorted(pods, key=_created)),
-        nodes=None if nodes is None else tuple(_node(node, said, snapshot.requested) for node in nodes),
+        nodes=None if nodes is None else tuple(_node(node, said, snapshot) for node in nodes),
         quotas=tuple(_quota(quota) for quota in snapshot.quotas),
         claims=tuple(_claim(claim, said) for claim in snapshot.claims if claim["metadata"]["name"] in claims),
     )
@@ -216,14 +216,15 @@ def _taint(item: Mapping[str, Any]) -> Taint:
     )
 
 
-def _node(node: Object, said: Said, requested: Mapping[str, Mapping[str, float]] | None) -> Node:
+def _node(node: Object, said: Said, snapshot: Snapshot) -> Node:
     name, status, spec = node["metadata"]["name"], node.get("status") or {}, node.get("spec") or {}
     conditions = _conditions(status)
     return Node(
         name=name,
         ready=conditions["Ready"].status == "True" if "Ready" in conditions else False,
         allocatable={key: amount(value) or 0.0 for key, value in (status.get("allocatable") or {}).items()},
-        requested=None if requested is None else requested.get(name, {}),
+        requested=snapshot.requested.get(name, {}),
+        partial=snapshot.partial,
         labels=node["metadata"].get("labels") or {},
         taints=tuple(_taint(item) for item in spec.get("taints") or ()),
         cordoned=bool(spec.get("unschedulable")),

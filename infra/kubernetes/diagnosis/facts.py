@@ -116,12 +116,13 @@ class Pod:
 
 @dataclass(frozen=True)
 class Node:
-    """A node; ``requested`` is the sum of what its pods reserve, None where that may not be read."""
+    """A node; ``requested`` is the sum of what its pods reserve, when ``partial`` only of those of our namespace."""
 
     name: str
     ready: bool
     allocatable: Mapping[str, float] = field(default_factory=dict)
-    requested: Mapping[str, float] | None = None
+    requested: Mapping[str, float] = field(default_factory=dict)
+    partial: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
     taints: tuple[Taint, ...] = ()
     cordoned: bool = False

@@ -6,6 +6,7 @@ The texts are those of the kubelet (``pkg/kubelet/images``) and of containerd's 
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 
 from infra.kubernetes.diagnosis.facts import Container, Event, Facts, Pod
 from infra.kubernetes.diagnosis.record import Category, Diagnosis
@@ -15,6 +16,8 @@ _NEVER = "ErrImageNeverPull"
 _NAME = "InvalidImageName"
 _NO_START = ("RunContainerError", "CreateContainerError", "StartError", "ContainerCannotRun")
 
+SLOW = timedelta(seconds=60)
+"""How long a pod may take from its node to its first container."""
 _TLS = (
     (
         r"certificate signed by unknown authority",
@@ -69,6 +72,27 @@ def diagnose(facts: Facts) -> Diagnosis | None:
     return None
 
 
+def slow(facts: Facts) -> Diagnosis | None:
+    """Return that a pod has its node and has not begun for a while, without an error."""
+    for pod in facts.pods:
+        condition = pod.conditions.get("PodScheduled")
+        since = condition.since if condition and condition.status == "True" else None
+        if pod.phase != "Pending" or not pod.node or since is None or facts.now - since < SLOW:
+            continue
+        last = pod.events[-1:]
+        pulls = any(event.reason == "Pulling" for event in last)
+        does = f"pulling image {pod.containers[-1].image}" if pulls and pod.containers else "being started"
+        seconds = (facts.now - since).total_seconds()
+        return Diagnosis(
+            Category.SLOW_START,
+            f"The run's pod has been {does} on {pod.node} for {seconds:.0f} s.",
+            tuple(str(event) for event in last),
+            f"wait; or look at the load, disk and network of {pod.node}",
+            passing=True,
+        )
+    return None
+
+
 def _pull(pod: Pod, container: Container) -> Diagnosis | None:
     if container.waiting == _NAME:
         return Diagnosis(
@@ -87,11 +111,7 @@ def _pull(pod: Pod, container: Container) -> Diagnosis | None:
     if container.waiting not in _PULLING:
         return None
     # The back-off's own text leaves the cause out; the events before it have it.
-    tries = [
-        event
-        for event in pod.said("Failed")
-        if "pull" in event.message.lower() and event.message != "Error: ErrImagePull"
-    ]
+    tries = [event for event in pod.said("Failed") if event.message.startswith("Failed to pull image")]
     secrets = pod.said("FailedToRetrieveImagePullSecret")[-1:]
     said = next((event.message for event in reversed(tries)), container.waiting_message)
     evidence = tuple(str(event) for event in (*secrets, *tries[-1:])) or (said,)
@@ -133,6 +153,8 @@ def _pull(pod: Pod, container: Container) -> Diagnosis | None:
             evidence,
             "build and push it: mlops build-image; or correct the name or digest in the deployment",
         )
+    if not tries and container.waiting != "ErrImagePull":
+        return None  # the event that tells why is on its way
     return Diagnosis(
         Category.REGISTRY_AWAY, f"{where}.", evidence, f"look at the registry {registry} and the node", passing=True
     )

@@ -14,7 +14,7 @@ _PATTERNS = (
     (re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}(\.[A-Za-z0-9_-]*)?"), "***"),
     (
         re.compile(
-            r"(\b[\w.-]*(?:passw(?:or)?d|passwd|pwd|secret|token|api[_-]?key|credential)[\w.-]*['\"]?\s*[=:]\s*)"
+            r"(\b[\w.-]*(?:passw(?:or)?d|passwd|pwd|secret|token|api[_-]?key|credential|auth[_-]?string)[\w.-]*['\"]?\s*[=:]\s*)"
             r"(\"[^\"]*\"|'[^']*'|[^\s,;&\"']+)",
             re.IGNORECASE,
         ),

@@ -31,7 +31,7 @@ def _lost(facts: Facts, pod: Pod) -> Diagnosis | None:
     unknown = pod.phase == "Unknown" or pod.reason == "NodeLost"
     by_taint = target is not None and target.reason == "DeletionByTaintManager"
     by_collector = target is not None and target.reason == "DeletionByPodGC"
-    known = facts.nodes is not None
+    known = bool(facts.nodes)
     if known and node is None and pod.phase in ("Running", "Pending", "Unknown"):
         what = f"Node {pod.node} is gone from the cluster"
         return _node_lost(pod, what, _pod_words(pod))
@@ -70,17 +70,9 @@ def _taken(facts: Facts, pod: Pod) -> Diagnosis | None:
             avoid=(pod.node,),
         )
     if reason == "PreemptionByScheduler" or pod.reason == "Preempted" or pod.said("Preempted"):
-        by = next(
-            (
-                m.group(1)
-                for event in pod.said("Preempted")
-                if (m := re.search(r"[Pp]reempted by (\S+)", event.message))
-            ),
-            "",
-        )
         return Diagnosis(
             Category.PREEMPTED,
-            f"A pod of higher priority{f' ({by})' if by else ''} took the place of the run's on {pod.node}.",
+            f"A pod of higher priority took the place of the run's on {pod.node}.",
             words,
             f"wait: {_AGAIN}; or give the deployment a higher priority class",
             passing=True,

@@ -25,7 +25,7 @@ def told(resource: str, value: float) -> str:
     if resource in ("memory", "ephemeral-storage"):
         return f"{size(value)} of {'memory' if resource == 'memory' else 'disk'}"
     if resource == "pods":
-        return f"{value:g} more pod{'' if value == 1 else 's'}"
+        return f"{value:g} pod{'' if value == 1 else 's'}"
     return f"{value:g} {resource}"
 
 

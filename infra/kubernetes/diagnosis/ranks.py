@@ -98,6 +98,11 @@ def network(facts: Facts) -> Diagnosis | None:
     return None
 
 
+def lost_a_peer(pod: Pod) -> bool:
+    """Whether a pod's log says that another rank went away."""
+    return bool(_lines([pod], _NCCL) or _lines([pod], _GLOO))
+
+
 def _members(facts: Facts, gang: Job) -> tuple[Pod, ...]:
     """Return the newest pod of each rank."""
     newest: dict[int | None, Pod] = {}

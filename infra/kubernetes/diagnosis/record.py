@@ -18,6 +18,7 @@ class Category(StrEnum):
     REGISTRY_TLS = "registry TLS"
     REGISTRY_AWAY = "registry away"
     IMAGE_UNUSABLE = "image does not start"
+    SLOW_START = "slow start"
     UNSCHEDULABLE = "unschedulable"
     QUOTA = "quota exceeded"
     FORBIDDEN = "refused by the API"

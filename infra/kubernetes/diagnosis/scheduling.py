@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from infra.kubernetes.diagnosis.facts import Event, Facts, Node, Pod, Quota, Taint
-from infra.kubernetes.diagnosis.quantities import told
+from infra.kubernetes.diagnosis.quantities import size, told
 from infra.kubernetes.diagnosis.record import Category, Diagnosis
 
 GPU = "nvidia.com/gpu"
@@ -147,12 +147,12 @@ def _why(facts: Facts, pod: Pod, message: str) -> tuple[str, str]:
             usable.append(node)
         else:
             barred.append(f"{node.name} {reason}")
-    short = {resource: value for resource, value in pod.requests.items() if _short_everywhere(resource, value, usable)}
-    if usable and (short or "Insufficient" in message):
-        wishes = short or dict(pod.requests)
-        resource = next(iter(wishes))
+    named = set(re.findall(r"Insufficient ([\w./-]*\w)", message)) | ({"pods"} if "Too many pods" in message else set())
+    wanted = {**pod.requests, "pods": 1.0}
+    wishes = {name: value for name, value in wanted.items() if name in named or _short_everywhere(name, value, usable)}
+    if usable and wishes:
         text = " and ".join(told(name, value) for name, value in wishes.items())
-        spare = ", ".join(_spare(node, name) for node in usable for name in (wishes if short else [resource]))
+        spare = ", ".join(_spare(node, name) for node in usable for name in wishes)
         what = f"No node has room: {who} wants {text}; {spare}"
         what += f"; {'; '.join(barred)}." if barred else "."
         return what, _more_room(wishes, usable)
@@ -194,20 +194,23 @@ def _short_everywhere(resource: str, wanted: float, nodes: list[Node]) -> bool:
 
 def free(node: Node, resource: str) -> float:
     """Return what of a resource is left on a node: allocatable less requested."""
-    return node.allocatable.get(resource, 0.0) - (node.requested or {}).get(resource, 0.0)
+    return node.allocatable.get(resource, 0.0) - node.requested.get(resource, 0.0)
 
 
 def _spare(node: Node, resource: str) -> str:
     if resource not in node.allocatable:
         return f"{node.name} has no {resource}"
     has = node.allocatable[resource]
-    if node.requested is None:
-        return f"{node.name} has {told(resource, has)} in all"
-    left = told(resource, free(node, resource))
-    amount, _, rest = left.partition(" ")
-    if resource == "cpu":
-        return f"{node.name} has {amount} of {has:.3g} free"
-    return f"{node.name} has {amount} {rest.split(' of ')[0]} of {told(resource, has)} free"
+    if node.partial:
+        return (
+            f"{node.name} has {told(resource, has)}, {_number(resource, node.requested.get(resource, 0.0))} of it ours"
+        )
+    return f"{node.name} has {_number(resource, free(node, resource))} of {_number(resource, has)} free"
+
+
+def _number(resource: str, value: float) -> str:
+    """Return an amount in figures, with the unit of bytes."""
+    return size(value) if resource in ("memory", "ephemeral-storage") else f"{value:.3g}"
 
 
 def _more_room(wishes: dict[str, float], nodes: list[Node]) -> str:

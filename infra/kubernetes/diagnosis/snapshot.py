@@ -6,8 +6,9 @@ Values of environment variables and the contents of Secrets and ConfigMaps are n
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from infra.kubernetes.diagnosis.masking import clean_line
@@ -32,8 +33,8 @@ class Snapshot:
     """Objects as the API gives them, as plain JSON values.
 
     Attributes:
-        requested: what the pods of each node reserve (quantities as floats, by node and resource), None where pods of
-            other namespaces may not be read.
+        requested: what the pods of each node reserve (quantities as floats, by node and resource).
+        partial: pods of other namespaces may not be read, and are left out of ``requested``.
         nodes: None where nodes may not be read.
         logs: last lines of containers, by ``pod/container``.
     """
@@ -42,7 +43,8 @@ class Snapshot:
     pods: list[Object] = field(default_factory=list)
     events: list[Object] = field(default_factory=list)
     nodes: list[Object] | None = None
-    requested: dict[str, dict[str, float]] | None = None
+    requested: dict[str, dict[str, float]] = field(default_factory=dict)
+    partial: bool = False
     quotas: list[Object] = field(default_factory=list)
     claims: list[Object] = field(default_factory=list)
     logs: dict[str, list[str]] = field(default_factory=dict)
@@ -64,10 +66,13 @@ def read_runs(client: Client, namespace: str) -> Snapshot:
     )
 
 
-def read_surroundings(client: Client, namespace: str, seen: Snapshot) -> Snapshot:
-    """Add to ``seen`` what tells why a run is stuck: events, nodes, quotas, claims, and the logs of ended containers.
+def read_surroundings(client: Client, namespace: str, seen: Snapshot, at_work: Collection[str] = ()) -> Snapshot:
+    """Add to ``seen`` what tells why a run is stuck: events, nodes, quotas, claims, and the ends of logs.
 
     What may not be read is left out.
+
+    Args:
+        at_work: ids of runs that say themselves how they are: their pods' logs are read only after their end.
 
     Raises:
         httpx2.HTTPError: the API is away.
@@ -75,17 +80,19 @@ def read_surroundings(client: Client, namespace: str, seen: Snapshot) -> Snapsho
     from lightkube.resources.core_v1 import Event, Node, PersistentVolumeClaim, Pod, ResourceQuota
 
     nodes = _allowed(lambda: _dicts(client.list(Node)))
-    others = _allowed(lambda: _dicts(client.list(Pod, namespace="*"))) if nodes is not None else None
+    everywhere = _allowed(lambda: _dicts(client.list(Pod, namespace="*"))) if nodes else []
+    pods = everywhere if everywhere is not None else _dicts(client.list(Pod, namespace=namespace))
     node_events = _allowed(lambda: _dicts(client.list(Event, namespace="default"), _about("Node"))) or []
     return Snapshot(
         jobs=seen.jobs,
         pods=seen.pods,
         events=(_allowed(lambda: _dicts(client.list(Event, namespace=namespace))) or []) + node_events,
         nodes=nodes,
-        requested=None if others is None else requested_by_node(others),
+        requested=requested_by_node(pods),
+        partial=everywhere is None,
         quotas=_allowed(lambda: _dicts(client.list(ResourceQuota, namespace=namespace))) or [],
         claims=_allowed(lambda: _dicts(client.list(PersistentVolumeClaim, namespace=namespace))) or [],
-        logs=_logs(client, namespace, seen.pods),
+        logs=_logs(client, namespace, seen.pods, nodes or [], at_work),
     )
 
 
@@ -105,19 +112,39 @@ def requested_by_node(pods: Iterable[Object]) -> dict[str, dict[str, float]]:
     return sums
 
 
-def _logs(client: Client, namespace: str, pods: Iterable[Object]) -> dict[str, list[str]]:
-    """Read the last lines of what has run; a log that is gone or out of reach is no error."""
+def _logs(
+    client: Client, namespace: str, pods: Iterable[Object], nodes: Iterable[Object], at_work: Collection[str]
+) -> dict[str, list[str]]:
+    """Read the last lines of what has run.
+
+    A log that is gone is no error. A node that does not answer is asked once: the API server waits for its kubelet,
+    and that is no sign of the API being away.
+    """
+    import httpx2
+
+    silent = {node["metadata"]["name"] for node in nodes if not _ready(node)}
     logs: dict[str, list[str]] = {}
     for pod in pods:
-        name = pod["metadata"]["name"]
-        statuses = pod.get("status", {}).get("containerStatuses") or []
-        for status in statuses:
-            if not ({"running", "terminated"} & set(status.get("state") or {})):
+        name, node = pod["metadata"]["name"], pod["spec"].get("nodeName")
+        quiet = (pod["metadata"].get("labels") or {}).get(RUN) in at_work
+        for status in pod.get("status", {}).get("containerStatuses") or []:
+            state = set(status.get("state") or {})
+            if node in silent or not state & ({"terminated"} if quiet else {"running", "terminated"}):
                 continue
-            lines = _allowed(lambda name=name, status=status: _tail(client, namespace, name, status["name"]))  # type: ignore[misc]
+            read = partial(_tail, client, namespace, name, status["name"])
+            try:
+                lines = _allowed(read)
+            except httpx2.TransportError:
+                silent.add(node)
+                continue
             if lines:
                 logs[f"{name}/{status['name']}"] = lines
     return logs
+
+
+def _ready(node: Object) -> bool:
+    conditions = (node.get("status") or {}).get("conditions") or ()
+    return any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
 
 
 def _tail(client: Client, namespace: str, pod: str, container: str) -> list[str]:

@@ -1,0 +1,25 @@
+"""`mlops diagnose` as a user calls it, with a real server."""
+
+from __future__ import annotations
+
+from stack_fixtures import mlops, start_run, state_of, until
+
+from infra.stack import rest
+from infra.stack.state import Stack
+
+
+def test_a_failed_run_is_told_by_name_and_nothing_of_a_pool_without_trouble(stack: Stack) -> None:
+    run = start_run(stack, folder="/nowhere/at/all")
+    until("its end", lambda: state_of(stack, run) == "Failed")
+    name = rest.prefect(stack, f"/flow_runs/{run}")["name"]
+    told = mlops(stack.checkout, "diagnose", name)
+    assert told.returncode == 1, told.stderr
+    assert f"Run {name} ({run}) is Failed" in told.stdout
+    assert "the code failed: The flow failed: FileNotFoundError" in told.stdout
+    assert "-> read the last lines" in told.stdout
+    quiet = mlops(stack.checkout, "diagnose", "--pool", "nobodys")
+    assert quiet.returncode == 0, quiet.stderr
+    assert "No run of work pool nobodys is in trouble" in quiet.stdout
+    unknown = mlops(stack.checkout, "diagnose", "no-such-run")
+    assert unknown.returncode == 1
+    assert "there is no such run" in unknown.stderr
