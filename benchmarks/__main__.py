@@ -11,6 +11,8 @@ BENCHMARKS = (
     ("The flow", ["benchmarks.main_job", "--pairs", "5"]),
     ("The stack's start", ["benchmarks.stack_start", "--rounds", "5"]),
     ("DVC over SMB", ["benchmarks.smb_dvc", "--pairs", "5"]),
+    ("Two workers against one", ["benchmarks.ddp_efficiency", "--pairs", "5"]),
+    ("The autoencoder to equal loss", ["benchmarks.ddp_autoencoder", "--data", "fashion-mnist"]),
     ("Bare transfers over SMB", ["benchmarks.smb_transfer", "--pairs", "5"]),
 )
 

@@ -80,3 +80,20 @@ def test_tracking_does_without_the_mlflow_package() -> None:
     code = "import sys, infra.tracking.tracker, infra.tracking.download, cli.lineage, cli.rollback; "
     code += "sys.exit(bool({'mlflow', 'torch', 'prefect'} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("mode", "new", "old", "promoted"),
+    [("min", 0.02, 0.03, True), ("min", 0.03, 0.02, False), ("max", 31.5, 30.0, True), ("min", 0.0, 1e-9, True)],
+)
+def test_numbers_of_any_size_and_those_of_which_less_is_better(
+    mode: str, new: float, old: float, promoted: bool
+) -> None:
+    verdict = judge({"loss": new}, {"loss": old}, "loss", 0.0, mode=mode)
+    assert verdict.promote is promoted
+    assert f"({'-' if new < old else '+'}" in verdict.reason
+
+
+def test_a_number_that_is_none_is_refused_in_every_mode() -> None:
+    for mode in ("share", "min", "max"):
+        assert not judge({"loss": float("nan")}, None, "loss", 0.0, mode=mode).promote

@@ -131,19 +131,21 @@ def test_the_job_whole(gang: Gang, space: Space) -> None:
                     ],
                     "initContainers": [
                         {
-                            "name": "cache",
+                            "name": "cache-owner",
                             "image": "registry.example/mlops@sha256:1",
                             "imagePullPolicy": "IfNotPresent",
-                            "command": ["chown", "10001:10001", "/cache"],
+                            "command": ["sh", "-c", "chgrp 10001 /cache && chmod 0770 /cache"],
                             "resources": {
-                                "requests": {"cpu": "10m", "memory": "16Mi"},
-                                "limits": {"cpu": "1", "memory": "64Mi"},
+                                "requests": {"cpu": "10m", "memory": "32Mi"},
+                                "limits": {"cpu": "1", "memory": "32Mi"},
                             },
                             "securityContext": {
-                                "runAsUser": 0,
                                 "runAsNonRoot": False,
+                                "runAsUser": 0,
+                                "runAsGroup": 10001,
                                 "allowPrivilegeEscalation": False,
-                                "capabilities": {"drop": ["ALL"], "add": ["CHOWN"]},
+                                "readOnlyRootFilesystem": True,
+                                "capabilities": {"drop": ["ALL"]},
                             },
                             "volumeMounts": [{"name": "cache", "mountPath": "/cache"}],
                         }
