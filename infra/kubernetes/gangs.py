@@ -52,7 +52,7 @@ def launched(client: Client, namespace: str) -> dict[str, list[Any]]:
 
 def remove(client: Client, items: list[Any]) -> None:
     """Delete gang objects with what belongs to them; what is gone already is no error."""
-    from lightkube import ApiError
+    import httpx2
     from lightkube.types import CascadeType
 
     for item in items:
@@ -60,6 +60,6 @@ def remove(client: Client, items: list[Any]) -> None:
             client.delete(
                 type(item), item.metadata.name, namespace=item.metadata.namespace, cascade=CascadeType.BACKGROUND
             )
-        except ApiError as error:
+        except httpx2.HTTPStatusError as error:
             if error.response.status_code != 404:
                 raise

@@ -43,6 +43,8 @@ class Leader:
             if code == 403 and not self._refused:
                 print(f"no right to hold Lease {NAME}: two supervisors would say everything twice")
                 self._refused = True
+            if code not in (403, 409):
+                raise
             self._leads = code == 403  # 409: somebody else was faster
         return self._leads
 
@@ -63,7 +65,7 @@ class Leader:
         self._leads = False
 
     def _renew(self) -> bool:
-        from lightkube import ApiError
+        import httpx2
         from lightkube.models.coordination_v1 import LeaseSpec
         from lightkube.models.meta_v1 import ObjectMeta
         from lightkube.resources.coordination_v1 import Lease
@@ -72,7 +74,7 @@ class Leader:
         mine = LeaseSpec(holderIdentity=self._me, leaseDurationSeconds=int(STALE.total_seconds()), renewTime=now)
         try:
             lease = self._client.get(Lease, NAME, namespace=self._namespace)
-        except ApiError as error:
+        except httpx2.HTTPStatusError as error:
             if error.response.status_code != 404:
                 raise
             self._client.create(Lease(metadata=ObjectMeta(name=NAME, namespace=self._namespace), spec=mine))

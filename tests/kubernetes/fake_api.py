@@ -155,6 +155,8 @@ class FakeCluster:
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         if (discovered := _discover(request.path)) is not None:
             return web.json_response(discovered)
+        if request.path == "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews":
+            return web.json_response({**await request.json(), "status": {"allowed": True}}, status=201)
         where = PATH.fullmatch(request.path)
         if not where or where["plural"] not in KINDS.get(where["group"], {}):
             raise RefusedError(404, "NotFound", "the server could not find the requested resource")

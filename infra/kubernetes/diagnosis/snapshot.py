@@ -154,11 +154,11 @@ def _tail(client: Client, namespace: str, pod: str, container: str) -> list[str]
 
 def _allowed(read: Callable[[], Any]) -> Any:
     """Return what ``read`` returns, None where the API refuses or has it not; an API that is away stays an error."""
-    from lightkube import ApiError
+    import httpx2
 
     try:
         return read()
-    except ApiError as error:
+    except httpx2.HTTPStatusError as error:
         if error.response.status_code in (400, 401, 403, 404, 405) or error.response.status_code == 500:
             return None  # 400 and 500: a log whose container is gone, or whose node does not answer
         raise
