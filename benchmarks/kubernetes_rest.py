@@ -7,15 +7,22 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from configs.cluster import Cluster
 from configs.problems import Problem, UserError, run_main
 
 if TYPE_CHECKING:
     from lightkube import Client
+
+
+SAMPLE = re.compile(
+    r"pod_(?P<metric>cpu_usage_seconds_total|memory_working_set_bytes)"
+    r'\{namespace="(?P<namespace>[^"]*)",pod="(?P<pod>[^"]*)"\} (?P<value>\S+) (?P<at>\d+)'
+)
 
 
 @dataclass(frozen=True)
@@ -59,30 +66,26 @@ def usage(client: Client, namespace: str) -> dict[str, Usage]:
     """Of every pod of the namespace, by name."""
     from lightkube.resources.core_v1 import Node
 
-    found = {}
+    cpu: dict[str, tuple[float, float]] = {}
+    memory: dict[str, float] = {}
     for node in client.list(Node):
         assert node.metadata
-        for pod in summary(client, str(node.metadata.name))["pods"]:
-            if pod["podRef"]["namespace"] == namespace and "usageCoreNanoSeconds" in pod.get("cpu", {}):
-                cpu = pod["cpu"]
-                found[pod["podRef"]["name"]] = Usage(
-                    cpu["usageCoreNanoSeconds"] / 1e9, seconds(cpu["time"]), pod["memory"]["workingSetBytes"]
-                )
-    return found
+        for line in metrics(client, str(node.metadata.name)).splitlines():
+            if found := SAMPLE.fullmatch(line):
+                if found["namespace"] != namespace:
+                    continue
+                if found["metric"] == "cpu_usage_seconds_total":
+                    cpu[found["pod"]] = (float(found["value"]), float(found["at"]) / 1000)
+                else:
+                    memory[found["pod"]] = float(found["value"])
+    return {name: Usage(*read, memory[name]) for name, read in cpu.items() if name in memory}
 
 
-def summary(client: Client, node: str) -> dict[str, Any]:
-    """The kubelet's figures, through the API server."""
-    answer = client._client._client.get(f"/api/v1/nodes/{node}/proxy/stats/summary")
+def metrics(client: Client, node: str) -> str:
+    """The kubelet's resource metrics, through the API server."""
+    answer = client._client._client.get(f"/api/v1/nodes/{node}/proxy/metrics/resource")
     answer.raise_for_status()
-    result: dict[str, Any] = answer.json()
-    return result
-
-
-def seconds(timestamp: str) -> float:
-    from datetime import datetime
-
-    return datetime.fromisoformat(timestamp.replace("Z", "+00:00")).timestamp()
+    return str(answer.text)
 
 
 if __name__ == "__main__":

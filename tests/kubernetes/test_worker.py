@@ -11,7 +11,7 @@ from fake_api import FakeCluster, Fault
 from fake_store import RefusedError
 from stack_fixtures import until
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 def jobs_of(cluster: FakeCluster, run: str) -> list[str]:
