@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from gangs import ROOT, Gangs, Seen, StopError, until
+from cluster_gangs import ROOT, Gangs, Seen, StopError, until
 
 from configs.cluster import Cluster
 
@@ -127,7 +127,7 @@ CONTROLLER = """
 import sys
 from pathlib import Path, PurePosixPath
 sys.path.insert(0, "tests/cluster")
-from gangs import Gangs, Seen
+from cluster_gangs import Gangs, Seen
 from configs.cluster import Cluster
 from infra.kubernetes.client import connect
 gangs = Gangs(connect(Cluster(namespace=sys.argv[1])), Path(sys.argv[2]))
