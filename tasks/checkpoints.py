@@ -40,4 +40,4 @@ def _fetch(job: Job, copies: CheckpointCopies) -> None:
         log().debug("no checkpoint is looked for: %s", error)
         return
     if folder.name in kept and (epochs := copies.fetch(folder.name)) is not None:
-        log().info("train: an earlier run left a checkpoint of %d epochs in the share: going on from there", epochs)
+        log().info("train: brought here the checkpoint of %d epochs that an earlier run left in the share", epochs)

@@ -58,7 +58,7 @@ def test_an_evicted_training_goes_on_from_its_checkpoint_at_another_node(
 ) -> None:
     states, said = site.states(evicted), "\n".join(site.log(evicted))
     assert "AwaitingRetry" in states
-    assert "an earlier run left a checkpoint of" in said
+    assert "that an earlier run left in the share" in said
     assert "going on after epoch" in said
     assert said.count("train: epoch 1/8") == 1, "it began again"
     # The evicted pod is gone; the one that is left, or that went on, is the other node's.
