@@ -208,6 +208,15 @@ def test_ends(pod: Pod, category: Category, word: str) -> None:
     assert word in found.what
 
 
+def test_a_process_that_only_prefects_runner_saw_end() -> None:
+    message = "Flow run process exited with non-zero status code 3."
+    found = diagnose(facts(kind="CRASHED", message=message, log=("leaving 3",)))
+    assert found is not None
+    assert (found.category, found.passing) == (Category.USER_CODE, False)
+    assert "exit code 3" in found.what
+    assert "leaving 3" in found.evidence
+
+
 EVICTIONS = [
     # pkg/kubelet/eviction
     (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Sequence
+from dataclasses import replace
 
 from infra.kubernetes.diagnosis.facts import Container, Ended, Facts, Pod
 from infra.kubernetes.diagnosis.record import Category, Diagnosis
@@ -136,6 +137,16 @@ def explain(code: int) -> tuple[str, str]:
 def _by_prefect(facts: Facts) -> Diagnosis | None:
     """A flow that failed by an exception told Prefect itself, and its container ended well."""
     run = facts.run
+    crashed = (
+        re.search(r"exited with (?:non-zero )?(?:exit |status )?code:? (-?[1-9]\d*)", run.message) if run else None
+    )
+    if run is not None and run.kind == "CRASHED" and crashed:
+        # Prefect's runner in the pod saw the flow's process end, and ended well itself.
+        code = int(crashed.group(1))
+        end = Ended(code if code > 0 else 128 - code, "Error", run.message, run.since)
+        pod = facts.pods[-1] if facts.pods else Pod("", "Failed", run.since)
+        first = pod.containers[0] if pod.containers else Container("flow", "")
+        return _exit(facts, pod, first if first.log else replace(first, log=run.log), end)
     if run is None or run.kind != "FAILED":
         return None
     message = re.sub(r"^Flow run encountered an exception: ", "", run.message)
