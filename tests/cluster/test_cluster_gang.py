@@ -55,7 +55,8 @@ def test_one_two_and_three_workers_over_two_nodes_learn_the_same(gangs: Gangs) -
             assert len(nodes) == 2, "the workers are spread"
         gangs.launcher().remove(gang)
         assert gangs.left(gang) == []
-    assert weights[0] == pytest.approx(weights[1], abs=1e-12) == pytest.approx(weights[2], abs=1e-12)
+    for others in weights[1:]:
+        assert others == pytest.approx(weights[0], abs=1e-12)
 
 
 @pytest.mark.parametrize("index", [1, 0], ids=["worker 1", "worker 0, host of the rendezvous"])
