@@ -31,9 +31,12 @@ class Progress:
         """As :data:`infra.stack.start.Report`."""
         if part not in self.parts:
             self.notes.append(detail if state == "note" else f"{state} {detail}")
+            known = False
         else:
-            self.lines[part] = (state, detail, time.monotonic() - self.began)
-        if not console.is_terminal:
+            known = self.lines.get(part, ("", ""))[:2] == (state, detail)
+            if not known:
+                self.lines[part] = (state, detail, time.monotonic() - self.began)
+        if not (known or console.is_terminal):
             console.print(f"{part}: {state} {detail}".rstrip())
 
     def __rich__(self) -> RenderableType:

@@ -149,10 +149,11 @@ def _table(states: list[ComponentState]) -> Table:
 
 
 def _image(state: ComponentState) -> str:
-    """Return the image without its registry, its digest short; and the commit in it, where that is known."""
+    """Return the image's name with the commit in it, where that is known, else with its tag or short digest."""
     name, _, digest = state.image.rpartition("/")[2].partition("@sha256:")
-    told = f"{name}@{digest[:12]}" if digest else name
-    return f"{told} ({state.commit[:7]})" if state.commit else told
+    if state.commit:
+        return f"{name} {state.commit[:7]}"
+    return f"{name}@{digest[:12]}" if digest else name
 
 
 def _since(text: str) -> str:

@@ -15,7 +15,7 @@ CONFIG = "configs/ddp.yaml"
 
 def train_ddp(
     config: Annotated[str, typer.Argument(help="What to train: a file below configs/.")] = CONFIG,
-    on: Annotated[Where, typer.Option("--on", help="Here, or in pods of the connected cluster.")] = Where.LOCAL,
+    on: Annotated[Where, typer.Option("--on", help="Here, or in pods of the site's cluster.")] = Where.LOCAL,
 ) -> None:
     """Train any torchrun script and register its model. Ctrl-C cancels; a later run goes on from its checkpoint."""
     from configs.ddp import load_ddp
@@ -26,14 +26,19 @@ def train_ddp(
     root = find_root(Path.cwd())
     load_ddp(config, root)  # mistakes are told here, before anything starts
     home = home_folder(root)
-    os.environ.update(client_environment(home))
 
     from rich.console import Console
+
+    console = Console()
+    if on is Where.KUBERNETES:
+        from cli.cluster import use_cluster
+
+        use_cluster(root, home, console)
+    os.environ.update(client_environment(home))
 
     from cli.following import follow
     from cli.results import show, show_from_cluster
 
-    console = Console()
     run = follow(f"train-ddp/{on}", {"config": config}, home, console)
     if run.completed and on is Where.KUBERNETES:
         show_from_cluster(run, home, console)
