@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from urllib.parse import quote
 
@@ -110,7 +111,7 @@ def publish_artifacts(tracking: Tracking, summary: Summary, metrics: str = "Test
             key="metrics",
             description=metrics,
         )
-        Artifact(type="summary", key=ARTIFACT, description=summary.verdict(), data=summary.to_json()).create()
+        Artifact(type="summary", key=ARTIFACT, description=summary.verdict(), data=asdict(summary)).create()
         if summary.run_url:
             create_link_artifact(summary.run_url, link_text="MLflow run", key="mlflow-run")
     except Exception as error:

@@ -37,6 +37,12 @@ def test_the_terminal_shows_what_came_of_it(site: Site, trained: str) -> None:
     assert all((site.root / picture).stat().st_size > 1000 for picture in pictures)
 
 
+def test_a_client_elsewhere_reads_the_summary_of_the_run(site: Site, trained: str) -> None:
+    found = site.prefect("artifacts/filter", artifacts={"key": {"any_": ["summary"]}}, sort="CREATED_DESC")
+    assert isinstance(found, list)
+    assert Summary.from_json(str(found[0]["data"])) == last_summary(site)
+
+
 def test_the_run_tells_what_made_the_model(site: Site, trained: str) -> None:
     version = site.mlflow("model-versions/get", name="forklift", version="1")["model_version"]
     assert isinstance(version, dict)

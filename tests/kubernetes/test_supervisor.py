@@ -55,7 +55,7 @@ def test_a_run_whose_pod_is_taken_away_is_started_again_and_ends_well(
     key = ("pods", "mlops", pods[0]["metadata"]["name"])
     cluster.ask(lambda store, node: node.delete_pod(key, 0))
     runs.reaches(run, "Completed", 120)
-    assert states(runs, run).count("AwaitingRetry") == 1
+    assert states(runs, run).count("AwaitingRetry") == 1, states(runs, run)
     (artifact,) = artifacts(runs, run)
     assert artifact["metadata_"]["category"] == "pod deleted"
     assert len(list(tmp_path.iterdir())) == 2

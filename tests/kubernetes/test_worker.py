@@ -41,7 +41,7 @@ def test_a_killed_pod_and_a_cancelled_run(cluster: FakeCluster, worker: Worker, 
     for run in (killed, cancelled):
         runs.reaches(run, "Running")
     pod = pod_of(cluster, killed)
-    cluster.ask(lambda store, node: node.kill(pod, signal.SIGKILL))
+    cluster.ask(lambda store, node: node.kill(pod))
     runs.cancel(cancelled)
     runs.ends(cancelled, "Cancelled", 30)
     runs.ends(killed, "Crashed", 90)
