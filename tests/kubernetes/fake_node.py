@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import psutil
 from fake_store import Key, Manifest, RefusedError, Store, now
 
 TRACKING = "batch.kubernetes.io/job-tracking"
 RETRY_S = 0.3
-MARK = "FAKE_POD"
-"""Variable that all processes of a pod have, with its name."""
 
 
 class Node:
@@ -41,21 +40,14 @@ class Node:
         path = self.folder / f"{pod}.log"
         return path.read_bytes() if path.exists() else b""
 
-    def terminate(self, pod: str) -> None:
-        """Send SIGTERM to a pod's first process, as a node does, and to no other."""
+    def kill(self, pod: str, number: int) -> None:
+        """Send a signal to everything that runs in a pod."""
         with contextlib.suppress(ProcessLookupError, KeyError):
-            self._processes[pod].terminate()
-
-    def kill(self, pod: str) -> None:
-        """Kill everything that runs in a pod, whatever sessions it has made: a pid namespace ends as a whole."""
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                if process.environ().get(MARK) == pod:
-                    process.kill()
+            os.killpg(self._processes[pod].pid, number)
 
     async def close(self) -> None:
         for pod in list(self._processes):
-            self.kill(pod)
+            self.kill(pod, signal.SIGKILL)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -166,7 +158,6 @@ class Node:
         waiting = {"state": {"waiting": {"reason": "ContainerCreating"}}}
         self._pod(key, container, "Pending", waiting, startTime=now(), conditions=[scheduled])
         environment = {**self.image, **{item["name"]: item.get("value", "") for item in container.get("env", [])}}
-        environment[MARK] = name
         command = [*container.get("command", []), *container.get("args", [])]
         began = now()
         with (self.folder / f"{name}.log").open("wb") as log:
@@ -179,7 +170,7 @@ class Node:
         )
         ready()
         code = await process.wait()
-        self.kill(name)  # the pid namespace ends with its first process
+        self.kill(name, signal.SIGKILL)  # the pid namespace ends with its first process
         del self._processes[name]
         code = 128 - code if code < 0 else code
         ended = {"exitCode": code, "reason": "Error" if code else "Completed", "startedAt": began, "finishedAt": now()}
@@ -196,11 +187,11 @@ class Node:
             self.store.patch(key, {"status": {"phase": phase, "containerStatuses": [whole], **more}})
 
     async def _end(self, key: Key, grace_s: float) -> None:
-        self.terminate(key[2])
+        self.kill(key[2], signal.SIGTERM)
         deadline = asyncio.get_running_loop().time() + grace_s
         while key[2] in self._processes:
             if asyncio.get_running_loop().time() > deadline:
-                self.kill(key[2])
+                self.kill(key[2], signal.SIGKILL)
             await asyncio.sleep(0.05)
         await asyncio.sleep(0.05)  # its last status comes first
         with contextlib.suppress(RefusedError):

@@ -30,10 +30,6 @@ def artifacts(runs: Runs, run: str) -> list[dict[str, Any]]:
     return found
 
 
-def states(runs: Runs, run: str) -> list[str]:
-    return [state["name"] for state in rest.prefect(runs.stack, f"/flow_run_states/?flow_run_id={run}", timeout=30)]
-
-
 def test_a_run_whose_code_leaves_is_failed_with_its_exit_code_and_last_lines(
     cluster: FakeCluster, worker: Worker, runs: Runs
 ) -> None:
@@ -44,21 +40,6 @@ def test_a_run_whose_code_leaves_is_failed_with_its_exit_code_and_last_lines(
     assert artifact["metadata_"]["category"] == "the code failed"
     assert "leaving 3" in artifact["data"]
     assert "the code failed: The run's code ended with exit code 3" in runs.logs(run)
-
-
-def test_a_run_whose_pod_is_taken_away_is_started_again_and_ends_well(
-    cluster: FakeCluster, worker: Worker, runs: Runs, tmp_path: Path
-) -> None:
-    run = runs.start(seconds=6, marks=str(tmp_path))
-    until("the code", lambda: list(tmp_path.iterdir()))
-    pods = cluster.list("pods", f"prefect.io/flow-run-id={run}")
-    key = ("pods", "mlops", pods[0]["metadata"]["name"])
-    cluster.ask(lambda store, node: node.delete_pod(key, 0))
-    runs.reaches(run, "Completed", 120)
-    assert states(runs, run).count("AwaitingRetry") == 1, states(runs, run)
-    (artifact,) = artifacts(runs, run)
-    assert artifact["metadata_"]["category"] == "pod deleted"
-    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_the_api_away_is_told_and_the_run_goes_on(

@@ -11,7 +11,7 @@ from fake_api import FakeCluster, Fault
 from fake_store import RefusedError
 from stack_fixtures import until
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(300)
 
 
 def jobs_of(cluster: FakeCluster, run: str) -> list[str]:
@@ -41,7 +41,7 @@ def test_a_killed_pod_and_a_cancelled_run(cluster: FakeCluster, worker: Worker, 
     for run in (killed, cancelled):
         runs.reaches(run, "Running")
     pod = pod_of(cluster, killed)
-    cluster.ask(lambda store, node: node.kill(pod))
+    cluster.ask(lambda store, node: node.kill(pod, signal.SIGKILL))
     runs.cancel(cancelled)
     runs.ends(cancelled, "Cancelled", 30)
     runs.ends(killed, "Crashed", 90)
