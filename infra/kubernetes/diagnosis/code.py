@@ -145,8 +145,8 @@ def _by_prefect(facts: Facts) -> Diagnosis | None:
         code = int(crashed.group(1))
         end = Ended(code if code > 0 else 128 - code, "Error", run.message, run.since)
         pod = facts.pods[-1] if facts.pods else Pod("", "Failed", run.since)
-        first = pod.containers[0] if pod.containers else Container("flow", "")
-        return _exit(facts, pod, first if first.log else replace(first, log=run.log), end)
+        container = pod.containers[0] if pod.containers else Container("flow", "")
+        return _exit(facts, pod, container if container.log else replace(container, log=run.log), end)
     if run is None or run.kind != "FAILED":
         return None
     message = re.sub(r"^Flow run encountered an exception: ", "", run.message)
