@@ -13,9 +13,10 @@ from typing import Any
 
 import yaml
 
-from configs.ddp import DdpConfig, load_ddp, memory_bytes
+from configs.ddp import DdpConfig, load_ddp
 from configs.home import home_folder
 from configs.problems import UserError
+from configs.quantity import parse_quantity
 from infra.ddp import torchrun
 from infra.ddp.launch import Dataset, Gang, Launcher, Outcome, Watch
 from infra.repository.code import code_version, find_root
@@ -92,7 +93,7 @@ def resolve(config: DdpConfig, root: Path, code: CodeVersion, run_id: str) -> Ga
         most=config.workers.most,
         processes=config.worker_processes,
         cpu=config.worker.cpu,
-        memory=memory_bytes(config.worker.memory),
+        memory=int(parse_quantity(config.worker.memory)),
         gpus=config.worker.gpus,
         environment=config.environment,
         backend=config.backend,
