@@ -109,9 +109,9 @@ def resolve(config: DdpConfig, root: Path, code: CodeVersion, run_id: str) -> Ga
 def open_launcher(root: Path, home: Path) -> Launcher:
     """Return what launches gangs where this process runs: the cluster in a pod, torchrun anywhere else."""
     if in_pod():
-        from infra.kubernetes import gang
+        from infra.kubernetes.gang import launch as kubernetes
 
-        return gang.open_launcher(root, home)
+        return kubernetes.open_launcher(root, home)
     return torchrun.open_launcher(root, home)
 
 

@@ -1,8 +1,8 @@
 """A distributed training as it is launched, whatever launches it: a gang of workers, and what becomes of it.
 
-Two modules launch one: :mod:`infra.ddp.torchrun` on this machine, :mod:`infra.kubernetes.gang` on a cluster; each has a
-function ``open_launcher(root, home)`` (the code's root, the state folder) that returns a :class:`Launcher`. Both give
-each process of the gang this environment besides torchrun's own:
+Two modules launch one: :mod:`infra.ddp.torchrun` on this machine, :mod:`infra.kubernetes.gang.launch` on a cluster;
+each has a function ``open_launcher(root, home)`` (the code's root, the state folder) that returns a :class:`Launcher`.
+Both give each process of the gang this environment besides torchrun's own:
 
 - ``MLOPS_DATA``: the dataset's folder, if there is one; read only
 - ``MLOPS_CHECKPOINTS``: a folder that all workers share and that outlives restarts

@@ -14,7 +14,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from infra.kubernetes import gangs
 from infra.kubernetes.decisions import Action, decide, decide_on_past
 from infra.kubernetes.diagnosis.causes import diagnose
 from infra.kubernetes.diagnosis.evidence import facts_of, jobs_of
@@ -25,6 +24,7 @@ from infra.kubernetes.diagnosis.record import Category, Diagnosis
 from infra.kubernetes.diagnosis.runs import Pool, read_pool, read_runs, run_facts
 from infra.kubernetes.diagnosis.snapshot import Snapshot, read_surroundings
 from infra.kubernetes.diagnosis.snapshot import read_runs as read_objects
+from infra.kubernetes.gang import orphans
 from infra.kubernetes.leader import Leader
 from infra.kubernetes.transitions import Transitions
 
@@ -194,10 +194,10 @@ class Supervisor:
         import httpx2
 
         try:
-            found = await asyncio.to_thread(gangs.launched, self._client, self._namespace)
-            for run in await gangs.runs_over(prefect, set(found), now):
+            found = await asyncio.to_thread(orphans.launched, self._client, self._namespace)
+            for run in await orphans.runs_over(prefect, set(found), now):
                 print(f"gang of run {run}, which is over: taken away")
-                await asyncio.to_thread(gangs.remove, self._client, found[run])
+                await asyncio.to_thread(orphans.remove, self._client, found[run])
         except httpx2.HTTPError as error:
             print(f"gangs could not be looked at: {clean_line(str(error))}")
 

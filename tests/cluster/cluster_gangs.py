@@ -21,9 +21,9 @@ from lightkube.resources.batch_v1 import Job
 from lightkube.resources.core_v1 import Pod, ResourceQuota, Service
 
 from infra.ddp.launch import Gang, Outcome, Watch
-from infra.kubernetes.gang import KubernetesLauncher
-from infra.kubernetes.gang_pod import GANG, Space
-from infra.kubernetes.gang_workers import INDEX
+from infra.kubernetes.gang.launch import KubernetesLauncher
+from infra.kubernetes.gang.pod import GANG, Space
+from infra.kubernetes.gang.workers import INDEX
 
 ROOT = Path(__file__).parents[2]
 MINUTES = 9

@@ -17,10 +17,10 @@ from configs.storage import DirectoryStorage, MountStorage, SmbStorage
 from infra.ddp.command import SHUTDOWN_S
 from infra.ddp.launch import Dataset, Gang
 from infra.guard import GRACE_S as GUARD_S
-from infra.kubernetes import gang_manifests
 from infra.kubernetes.check import Outside, check
-from infra.kubernetes.gang_pod import GRACE_S, Space
-from infra.kubernetes.gang_space import space_for, space_like
+from infra.kubernetes.gang import manifests
+from infra.kubernetes.gang.pod import GRACE_S, Space
+from infra.kubernetes.gang.space import space_for, space_like
 from infra.kubernetes.platform import share
 from infra.kubernetes.platform.wanted import Wanted
 
@@ -75,7 +75,7 @@ def space() -> Space:
 def test_the_job_whole(gang: Gang, space: Space) -> None:
     not_root = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
     peers = "lin-1-{}.lin-1.ml.svc.cluster.local"
-    assert gang_manifests.job(gang, space) == {
+    assert manifests.job(gang, space) == {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {"name": "lin-1", "namespace": "ml", "labels": LABELS},
@@ -230,7 +230,7 @@ def test_the_job_whole(gang: Gang, space: Space) -> None:
 
 def test_the_service_whole(gang: Gang, space: Space) -> None:
     owner = {"apiVersion": "batch/v1", "kind": "Job", "name": "lin-1", "uid": "u-1"}
-    assert gang_manifests.service(gang, space, "u-1") == {
+    assert manifests.service(gang, space, "u-1") == {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {
@@ -250,7 +250,7 @@ def test_the_service_whole(gang: Gang, space: Space) -> None:
 
 def test_volcano_places_the_least_number_together(gang: Gang, space: Space) -> None:
     gang = replace(gang, scheduler=Volcano(kind="volcano", queue="team"))
-    group = gang_manifests.pod_group(gang, replace(space, priority_class="mlops-training"), "u-1", "team")
+    group = manifests.pod_group(gang, replace(space, priority_class="mlops-training"), "u-1", "team")
     assert group["metadata"]["ownerReferences"][0]["uid"] == "u-1"
     assert group["spec"] == {
         "minMember": 2,
@@ -258,13 +258,13 @@ def test_volcano_places_the_least_number_together(gang: Gang, space: Space) -> N
         "queue": "team",
         "priorityClassName": "mlops-training",
     }
-    template = gang_manifests.job(gang, space)["spec"]["template"]
+    template = manifests.job(gang, space)["spec"]["template"]
     assert template["spec"]["schedulerName"] == "volcano"
     assert template["metadata"]["annotations"] == {"scheduling.k8s.io/group-name": "lin-1"}
 
 
 def test_kueue_lets_the_job_go(gang: Gang, space: Space) -> None:
-    job = gang_manifests.job(replace(gang, scheduler=Kueue(kind="kueue", queue="team")), space)
+    job = manifests.job(replace(gang, scheduler=Kueue(kind="kueue", queue="team")), space)
     assert job["spec"]["suspend"] is True
     assert job["metadata"]["labels"] == {**LABELS, "kueue.x-k8s.io/queue-name": "team"}
     assert job["spec"]["template"]["metadata"]["labels"] == LABELS
@@ -286,10 +286,10 @@ def test_kubernetes_schemas_take_them(gang: Gang, space: Space, version: str) ->
         {"mlops-share": ("password",), "mlops-registry": (".dockerconfigjson",)}, {"PriorityClass": ("mlops-training",)}
     )
     for variant in (space, everything):
-        manifests = [gang_manifests.job(gang, variant), gang_manifests.service(gang, variant, "u-1")]
-        for manifest in manifests:
+        made = [manifests.job(gang, variant), manifests.service(gang, variant, "u-1")]
+        for manifest in made:
             kubernetes_validate.validate(manifest, version, strict=True)
-        assert [str(problem) for problem in check([*manifests, *claim], outside)] == []
+        assert [str(problem) for problem in check([*made, *claim], outside)] == []
 
 
 def test_the_graces_fit_into_each_other() -> None:
@@ -297,7 +297,7 @@ def test_the_graces_fit_into_each_other() -> None:
 
 
 def test_shared_memory_leaves_half_to_the_processes(gang: Gang, space: Space) -> None:
-    pod = gang_manifests.job(replace(gang, memory=1 << 30), space)["spec"]["template"]["spec"]
+    pod = manifests.job(replace(gang, memory=1 << 30), space)["spec"]["template"]["spec"]
     assert pod["volumes"][0]["emptyDir"]["sizeLimit"] == "512Mi"
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from infra.ddp.failure import Transcript
 from infra.ddp.launch import Gang
-from infra.kubernetes.gang_verdict import why_failed
-from infra.kubernetes.gang_workers import Worker, changes, missing, newest, read_worker
+from infra.kubernetes.gang.verdict import why_failed
+from infra.kubernetes.gang.workers import Worker, changes, missing, newest, read_worker
 
 LOGS = Path(__file__).parent / "logs"
 REPORT = """\

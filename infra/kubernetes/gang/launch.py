@@ -2,7 +2,7 @@
 
 The gang belongs to nobody in the cluster: a controller that dies must not take its training along. It is found again by
 its name, ends by itself (Job's deadline), goes by itself when it has ended (time to live), and one whose flow run is
-over is removed by :func:`infra.kubernetes.gang_jobs.remove_gang`. Its Service and PodGroup are owned by its Job.
+over is removed by :func:`infra.kubernetes.gang.jobs.remove_gang`. Its Service and PodGroup are owned by its Job.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 from configs.ddp import Kueue, Plain, Volcano
 from configs.problems import Problem, UserError
 from infra.ddp.launch import Gang, Outcome, Watch
-from infra.kubernetes import gang_manifests
 from infra.kubernetes.apply import apply
 from infra.kubernetes.client import status_code
-from infra.kubernetes.gang_follow import Following
-from infra.kubernetes.gang_jobs import has, patiently, read_job, remove_gang
-from infra.kubernetes.gang_logs import GangLogs
-from infra.kubernetes.gang_pod import FLOW_RUN, Space, folder
-from infra.kubernetes.gang_space import open_space
+from infra.kubernetes.gang import manifests
+from infra.kubernetes.gang.follow import Following
+from infra.kubernetes.gang.jobs import has, patiently, read_job, remove_gang
+from infra.kubernetes.gang.logs import GangLogs
+from infra.kubernetes.gang.pod import FLOW_RUN, Space, folder
+from infra.kubernetes.gang.space import open_space
 
 if TYPE_CHECKING:
     from lightkube import Client
@@ -71,16 +71,16 @@ class KubernetesLauncher:
             job = None
         if job is None:
             self._make_folder(gang)
-            manifest = gang_manifests.job(gang, self.space)
+            manifest = manifests.job(gang, self.space)
             job = patiently(partial(apply, self._client, [manifest]))[0].object
         elif job["metadata"].get("labels", {}).get(FLOW_RUN) != gang.flow_run_id:
             raise UserError(
                 Problem(f"Job {gang.name}", "belongs to another run", "wait until that is over, or delete the Job")
             )
         uid = job["metadata"]["uid"]
-        rest = [gang_manifests.service(gang, self.space, uid)]
+        rest = [manifests.service(gang, self.space, uid)]
         if isinstance(gang.scheduler, Volcano):
-            rest.append(gang_manifests.pod_group(gang, self.space, uid, gang.scheduler.queue))
+            rest.append(manifests.pod_group(gang, self.space, uid, gang.scheduler.queue))
         patiently(partial(apply, self._client, rest))
 
     def follow(self, gang: Gang, watch: Watch) -> Outcome:

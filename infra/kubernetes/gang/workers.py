@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from infra.kubernetes.gang_pod import CONTAINER
+from infra.kubernetes.gang.pod import CONTAINER
 
 INDEX = "batch.kubernetes.io/job-completion-index"
 _FINISHED = ("Succeeded", "Failed")

@@ -18,7 +18,7 @@ import signal
 from configs.ddp import Kueue
 from infra.ddp.agent import PASSING
 from infra.ddp.launch import Gang
-from infra.kubernetes.gang_pod import CONTAINER, GANG, PORT, Manifest, Space, labels, pod, total
+from infra.kubernetes.gang.pod import CONTAINER, GANG, PORT, Manifest, Space, labels, pod, total
 
 RETRIED = (PASSING, 128 + signal.SIGKILL, 128 + signal.SIGTERM)
 """Exit codes of a worker that another pod in its place can do better with."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from configs.problems import Problem, UserError
 from infra.kubernetes.client import is_away, status_code
-from infra.kubernetes.gang_pod import COMPONENT, FLOW_RUN, GANG, GRACE_S
+from infra.kubernetes.gang.pod import COMPONENT, FLOW_RUN, GANG, GRACE_S
 
 if TYPE_CHECKING:
     from lightkube import Client

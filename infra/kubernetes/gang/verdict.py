@@ -8,8 +8,8 @@ from typing import Any
 from configs.problems import Problem
 from infra.ddp.failure import Transcript
 from infra.ddp.launch import Gang
-from infra.kubernetes.gang_manifests import RETRIED
-from infra.kubernetes.gang_workers import Worker
+from infra.kubernetes.gang.manifests import RETRIED
+from infra.kubernetes.gang.workers import Worker
 
 
 def why_failed(

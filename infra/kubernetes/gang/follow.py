@@ -18,13 +18,13 @@ from configs.problems import Problem
 from infra.ddp.failure import Transcript
 from infra.ddp.launch import Gang, Outcome, Watch
 from infra.ddp.worker_log import EVENT, NOTE, READY, STARTED
-from infra.kubernetes import gang_workers
 from infra.kubernetes.client import is_away
-from infra.kubernetes.gang_jobs import AWAY_S, STUCK_S, read_job
-from infra.kubernetes.gang_logs import GangLogs, Line, wait_complete
-from infra.kubernetes.gang_pod import GANG
-from infra.kubernetes.gang_verdict import why_failed
-from infra.kubernetes.gang_workers import Worker
+from infra.kubernetes.gang import workers
+from infra.kubernetes.gang.jobs import AWAY_S, STUCK_S, read_job
+from infra.kubernetes.gang.logs import GangLogs, Line, wait_complete
+from infra.kubernetes.gang.pod import GANG
+from infra.kubernetes.gang.verdict import why_failed
+from infra.kubernetes.gang.workers import Worker
 
 if TYPE_CHECKING:
     from lightkube import Client
@@ -91,9 +91,9 @@ class Following:
     def _note_pods(self) -> None:
         from lightkube.resources.core_v1 import Pod
 
-        found = [gang_workers.read_worker(pod.to_dict()) for pod in self._client.list(Pod, labels=self._labels)]
+        found = [workers.read_worker(pod.to_dict()) for pod in self._client.list(Pod, labels=self._labels)]
         now = {worker.uid: worker for worker in found}
-        for line in gang_workers.changes(self._pods, now):
+        for line in workers.changes(self._pods, now):
             self._watch.note(line)
         lost = [worker for uid, worker in self._pods.items() if worker.runs and not (uid in now and now[uid].runs)]
         self._together = self._together and not lost
@@ -186,7 +186,7 @@ class Following:
 
     def _judged(self) -> Outcome | None:
         """Return the end of a gang that cannot get better, None where it can."""
-        present = gang_workers.newest(self._pods.values())
+        present = workers.newest(self._pods.values())
         running = [worker for worker in present.values() if worker.runs]
         few = len(running) < self._gang.least
         if self._lasts("hopeless", few and any(worker.hopeless for worker in present.values()), HOPELESS_S):
@@ -219,7 +219,7 @@ class Following:
             about: dict[str, Any] = {"involvedObject.name": self._gang.name, "reason": "FailedCreate"}
             events = [event.message or "" for event in self._client.list(Event, fields=about)]
             no_pod = f"no pod: {events[-1]}" if events else no_pod
-        return "\n".join(gang_workers.missing(present, self._gang.most, no_pod))
+        return "\n".join(workers.missing(present, self._gang.most, no_pod))
 
     def _waiting(self, running: list[Worker]) -> str:
         return "".join(f"\n{worker}: {self._said[worker.uid]}" for worker in running if worker.uid in self._said)

@@ -18,7 +18,7 @@ from configs.quantity import parse_quantity
 from configs.site import SITE_FILE, load_site
 from configs.storage import STORAGE, DirectoryStorage, MountStorage, SmbStorage, Storage
 from infra.kubernetes.client import SERVICE_ACCOUNT, connect
-from infra.kubernetes.gang_pod import Space
+from infra.kubernetes.gang.pod import Space
 from infra.kubernetes.platform.choice import choose, cluster_of
 from infra.kubernetes.platform.share import CSI_DRIVER, as_seen_by_pods, share_volumes
 from infra.kubernetes.platform.wanted import Wanted

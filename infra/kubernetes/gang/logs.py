@@ -19,8 +19,8 @@ from pathlib import Path
 from queue import Empty, Queue
 from typing import TYPE_CHECKING
 
-from infra.kubernetes.gang_pod import CONTAINER
-from infra.kubernetes.gang_workers import Worker
+from infra.kubernetes.gang.pod import CONTAINER
+from infra.kubernetes.gang.workers import Worker
 
 if TYPE_CHECKING:
     from lightkube import Client
