@@ -28,7 +28,8 @@ from configs.problems import UserError
 from infra.ddp.command import TORCHRUN
 from infra.ddp.failure import Transcript
 from infra.ddp.peers import Peers
-from infra.ddp.worker_log import READY, STARTED, EventLines, WorkerLog
+from infra.ddp.worker_log import READY, STARTED, WorkerLog
+from infra.events import LineReader
 from infra.process import guarded, pump
 
 PASSING = 75
@@ -69,7 +70,8 @@ class Agent:
         self._log_dir = Path(options.log_dir)
         self._said_at = time.monotonic()
         events = _make_folders()
-        self._events = EventLines(events if self._index == 0 else None)
+        # From the first one on: those that an earlier pod has told are told again.
+        self._events = LineReader(events) if events is not None and self._index == 0 else None
 
     def run(self) -> int:
         """Run torchrun to its end, again where only the rendezvous was lost; return the worker's exit code."""
@@ -129,7 +131,7 @@ class Agent:
 
         def on_tick() -> None:
             nonlocal attempts, waiting
-            for text in self._events.new():
+            for text in self._events.new() if self._events else ():
                 self._log.event(text)
             if (now := self._attempts()) != attempts:
                 attempts, waiting = now, False
