@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 from configs.problems import Problem, UserError
-from infra.ddp.command import TORCHRUN, rank_environment, threads_a_rank, torchrun_options
+from infra.ddp.command import TORCHRUN, attempts, import_path, rank_environment, threads_a_rank, torchrun_options
 from infra.ddp.failure import Transcript
 from infra.ddp.launch import Gang, Launcher, Outcome, Watch
 from infra.events import EventReader
@@ -40,7 +40,7 @@ class _Running:
     log_dir: Path
 
     def restarts(self) -> int:
-        return max(0, len(list(self.log_dir.glob("*/attempt_*"))) - 1)
+        return max(0, len(attempts(self.log_dir)) - 1)
 
 
 class LocalLauncher:
@@ -78,7 +78,7 @@ class LocalLauncher:
         torchrun = guarded(
             [sys.executable, *TORCHRUN, "--local-addr=127.0.0.1", *options],
             cwd=self.root,
-            env={**os.environ, **environment, "PYTHONPATH": _python_path(self.root)},
+            env={**os.environ, **environment, "PYTHONPATH": import_path(self.root, os.environ.get("PYTHONPATH"))},
         )
         self._running[gang.name] = _Running(torchrun, log_dir)
 
@@ -114,8 +114,8 @@ class LocalLauncher:
         logs.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             shutil.copyfile(source / ALL_RANKS, logs / ALL_RANKS)
-        attempts = sorted((source / "ranks").glob("*/*/attempt_*"), key=lambda path: path.stat().st_mtime)
-        for number, attempt in enumerate(attempts):
+        started = (attempt for log_dir in (source / "ranks").glob("*") for attempt in attempts(log_dir))
+        for number, attempt in enumerate(sorted(started, key=lambda path: path.stat().st_mtime)):
             for file in attempt.glob("*/*.log"):
                 if file.stat().st_size:
                     shutil.copyfile(file, logs / f"rank-{file.parent.name}.attempt-{number}.{file.name}")
@@ -164,11 +164,6 @@ def gpus() -> int:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _python_path(root: Path) -> str:
-    """The code's root first: a script finds the project's modules as ``python -m`` would."""
-    return os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
 
 
 def _end_ranks(name: str) -> None:
