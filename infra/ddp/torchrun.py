@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from infra.ddp.failure import Transcript
 from infra.ddp.launch import Gang, Launcher, Outcome, Watch
 from infra.events import EventReader
 from infra.process import Child, guarded, pump
+from infra.tracking.machine import cores, gpus
 
 ALL_RANKS = "all-ranks.log"
 """What all ranks and torchrun said, in the order in which it was read."""
@@ -68,7 +68,7 @@ class LocalLauncher:
         (folder / "events.jsonl").unlink(missing_ok=True)
         environment = rank_environment(
             gang,
-            threads=threads_a_rank(min(gang.cpu * workers, _cores()), ranks),
+            threads=threads_a_rank(min(gang.cpu * workers, cores()), ranks),
             data=str(self.root / gang.data.folder) if gang.data else None,
             checkpoints=str(checkpoints),
             output=str(folder / "output"),
@@ -139,31 +139,19 @@ class LocalLauncher:
 
     def _workers(self, gang: Gang) -> int:
         """As many workers as the machine has room for, from the least to the most."""
-        room = int(_cores() / gang.cpu)
+        room = int(cores() / gang.cpu)
         if gang.gpus:
-            room = gpus() // gang.gpus
+            there = len(gpus())
+            room = there // gang.gpus
             if room < gang.least:
                 raise UserError(
                     Problem(
                         gang.name,
-                        f"needs {gang.least * gang.gpus} GPUs, this machine has {gpus()}",
+                        f"needs {gang.least * gang.gpus} GPUs, this machine has {there}",
                         "lower workers or worker.gpus, or run it on Kubernetes",
                     )
                 )
         return max(gang.least, min(room, gang.most))
-
-
-def gpus() -> int:
-    """Return the NVIDIA GPUs of this machine."""
-    try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return 0
-    return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _end_ranks(name: str) -> None:
