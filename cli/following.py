@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     ArtifactFilter,
@@ -67,15 +68,20 @@ class FollowedRun:
         return 130 if self.interrupted else 0 if self.completed else 1
 
 
-def follow(deployment: str, parameters: dict[str, Any], home: Path, console: Console) -> FollowedRun:
+def follow(
+    deployment: str, parameters: dict[str, Any], home: Path, console: Console, *, brought_by: str
+) -> FollowedRun:
     """Start a run of ``deployment``, show it until it ends, and cancel it on Ctrl-C.
+
+    Args:
+        brought_by: the command that brings the server up and makes its deployments.
 
     Raises:
         UserError: no such deployment, or the server refuses the parameters or does not answer.
     """
     logging.getLogger("httpx").setLevel(logging.WARNING)
     with get_client(sync_client=True) as client:
-        run = _start(client, deployment, parameters)
+        run = _start(client, deployment, parameters, brought_by)
         events = EventReader(home / "runs" / str(run.id) / "events.jsonl")
         console.print(f"Run [bold]{run.name}[/bold] of {deployment}")
         interrupted = False
@@ -112,13 +118,13 @@ def follow(deployment: str, parameters: dict[str, Any], home: Path, console: Con
     return followed
 
 
-def _start(client: SyncPrefectClient, deployment: str, parameters: dict[str, Any]) -> FlowRun:
+def _start(client: SyncPrefectClient, deployment: str, parameters: dict[str, Any], brought_by: str) -> FlowRun:
     try:
         found = client.read_deployment_by_name(deployment)
     except ObjectNotFound:
-        raise UserError(Problem(deployment, "is not deployed", "mlops up deploys what prefect.yaml names")) from None
-    except OSError as error:
-        raise UserError(Problem("Prefect", f"does not answer: {error}", "start it: mlops up")) from None
+        raise UserError(Problem(deployment, "is not deployed", f"{brought_by} does that")) from None
+    except (OSError, httpx.TransportError) as error:
+        raise UserError(Problem("Prefect", f"does not answer: {error}", f"start it: {brought_by}")) from None
     return client.create_flow_run_from_deployment(found.id, parameters=parameters)
 
 

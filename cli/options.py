@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -16,3 +17,13 @@ ShareOption = Annotated[
         f"`{SITE}` is that of configs/site.yaml again.",
     ),
 ]
+
+
+class Where(StrEnum):
+    """What runs a flow: this machine's stack, or the platform on the site's cluster."""
+
+    LOCAL = "local"
+    KUBERNETES = "kubernetes"
+
+
+OnOption = Annotated[Where, typer.Option("--on", help="Here, or in pods of the site's cluster.")]

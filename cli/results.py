@@ -16,7 +16,7 @@ from tasks.summary import ARTIFACT, Summary
 NONE = "The run left no summary; see its log in the Prefect UI."
 
 
-def show(run: FollowedRun, home: Path, console: Console, report: str = "reports/latest.md") -> None:
+def show(run: FollowedRun, home: Path, console: Console, report: str) -> None:
     """Print the metrics, the model's name and version, the pictures' paths and the addresses of the two UIs."""
     summary = Summary.load(home / "runs" / str(run.id))
     if summary is None:
@@ -31,14 +31,15 @@ def show(run: FollowedRun, home: Path, console: Console, report: str = "reports/
         _addresses(summary.flow_url or stack.prefect_url, summary.run_url or stack.mlflow_url, console)
 
 
-def show_from_cluster(run: FollowedRun, home: Path, console: Console) -> None:
-    """Print the same of a run in a pod, whose pictures and files are in the tracker and in the share."""
+def show_from_cluster(run: FollowedRun, home: Path, console: Console, *, in_graph: bool) -> None:
+    """Print the same of a run in a pod, whose files are in the tracker, and in the share if they are of DVC's graph."""
     summary = _fetch(run)
     if summary is None:
         console.print(NONE)
         return
     _table(summary, console)
-    console.print(f"  {'Model and reports':<22} dvc repro --pull brings them here, without training", highlight=False)
+    where = "dvc repro --pull brings them here, without training" if in_graph else "in the MLflow run, with all logs"
+    console.print(f"  {'Model and reports' if in_graph else 'Model':<22} {where}", highlight=False)
     connection = load_connection(home)
     if connection is not None:
         run_url = _seen_from_here(summary.run_url, connection.mlflow_url)

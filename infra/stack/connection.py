@@ -7,6 +7,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from infra.stack.processes import is_running
 from infra.stack.state import LOOPBACK, Part
 
 
@@ -58,6 +59,13 @@ def save_connection(home: Path, connection: Connection | None) -> None:
     draft = _file(home).with_suffix(f".{os.getpid()}")
     draft.write_text(json.dumps({**asdict(connection), "checkout": str(connection.checkout)}, indent=2) + "\n", "utf-8")
     draft.replace(_file(home))
+
+
+def forget_ended(home: Path) -> None:
+    """Forget a connection whose process has ended: its ports lead nowhere, or to somebody else."""
+    connection = load_connection(home)
+    if connection is not None and not is_running(connection.part):
+        save_connection(home, None)
 
 
 def connection_variables(home: Path, connection: Connection) -> dict[str, str]:

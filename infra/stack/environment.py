@@ -8,10 +8,11 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from configs.problems import Problem, UserError
 from infra.stack.connection import Connection, connection_variables, load_connection
 from infra.stack.credentials import USER, load_credentials, write_private
 from infra.stack.ports import own_names
-from infra.stack.processes import MARK
+from infra.stack.processes import MARK, is_running
 from infra.stack.state import LOOPBACK, Stack, load_stack, read_stack, stack_id
 
 BEGIN = "# >>> mlops: where the stack is, written by `mlops up`"
@@ -54,13 +55,30 @@ def client_environment(home: Path) -> dict[str, str]:
     Those are the platform that `mlops platform connect` leads to, else the stack; with neither it lacks the servers'
     addresses. Holds the passwords where the servers ask for them: for a child's environment only, never for a command
     line or a log.
+
+    Raises:
+        UserError: the connection to the platform has ended: which servers are meant, a person has to say.
     """
-    environment = _without_servers(home)
-    stack, connection = load_stack(home), load_connection(home)
-    if connection:
-        environment |= connection_variables(home, connection) | _no_proxy(LOOPBACK)
-    elif stack:
-        environment |= _addresses(stack) | _no_proxy(stack.host)
+    connection = load_connection(home)
+    if connection is None:
+        return stack_environment(home)
+    if not is_running(connection.part):
+        remedy = "mlops platform connect leads there again, mlops platform disconnect back to the stack"
+        raise UserError(Problem(f"connection to namespace {connection.namespace}", "has ended", remedy))
+    return _without_servers(home) | connection_variables(home, connection) | _no_proxy(LOOPBACK)
+
+
+def stack_environment(home: Path) -> dict[str, str]:
+    """As :func:`client_environment`, but always of the stack: for what runs on this machine.
+
+    Raises:
+        UserError: the stack does not run, and `.env` leads to a platform meanwhile.
+    """
+    environment, stack = _without_servers(home), load_stack(home)
+    if stack is not None:
+        return environment | _addresses(stack) | _no_proxy(stack.host)
+    if load_connection(home) is not None:
+        raise UserError(Problem("the stack", "is not running", "start it: mlops up"))
     return environment
 
 

@@ -14,6 +14,7 @@ import psutil
 
 from configs.problems import Problem, UserError
 from infra.stack import environment, ports, processes, rest
+from infra.stack.connection import forget_ended
 from infra.stack.credentials import credentials_file, load_credentials
 from infra.stack.provision import fingerprint
 from infra.stack.state import (
@@ -131,6 +132,7 @@ class _Start:
             )
         try:
             self._start_missing()
+            forget_ended(self.stack.home)
             environment.write_dotenv(self.stack)
             self._wait()
         except BaseException:

@@ -13,7 +13,8 @@ from pathlib import Path
 from stack_fixtures import free_ports, mlops, mlops_environment, until
 
 from infra.stack import processes
-from infra.stack.state import MLFLOW, PREFECT, WORKER, load_stack
+from infra.stack.connection import Connection, load_connection, save_connection
+from infra.stack.state import MLFLOW, PREFECT, WORKER, Part, load_stack
 
 
 def test_twice_at_once_again_and_after_each_child_was_killed(checkout: Path) -> None:
@@ -37,8 +38,12 @@ def test_twice_at_once_again_and_after_each_child_was_killed(checkout: Path) -> 
         assert victim
         victim.kill()
     processes.wait_gone([process for part in first.parts.values() if (process := processes.find(part))], 10)
+    gone = Part(first.parts[PREFECT].pid, first.parts[PREFECT].started)
+    save_connection(home, Connection(checkout, "mlops", *free_ports(2), gone))
     repaired = mlops(checkout, "up")
     assert repaired.returncode == 0, repaired.stderr
+    assert load_connection(home) is None, "a connection to a cluster that has ended is forgotten"
+    assert first.prefect_api_url in (checkout / ".env").read_text()
     second = load_stack(home)
     assert second
     assert (second.prefect_url, second.mlflow_url) == (first.prefect_url, first.mlflow_url)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 from checkouts import check
+from servers import free_port
 
-from infra.stack.state import Stack, load_stack
+from infra.stack.connection import Connection, logins_file, save_connection
+from infra.stack.environment import put_dotenv_back, write_dotenv_of
+from infra.stack.state import Part, Stack, load_stack
 
 
 class Site:
@@ -27,6 +35,22 @@ class Site:
     def train(self, *options: str) -> str:
         """Run the main job to its end and return what the terminal showed."""
         return check(self.root, "mlops", "train", *options)
+
+    @contextmanager
+    def connected(self) -> Iterator[None]:
+        """Lead the commands of this checkout to a platform on a cluster, whose servers do not answer."""
+        part = Part(os.getpid(), psutil.Process().create_time())
+        connection = Connection(self.root, "mlops", free_port(), free_port(), part)
+        logins = {"prefect_auth": "mlops:secret", "mlflow_user": "mlops", "mlflow_password": "secret"}
+        logins_file(self.home, "mlops").parent.mkdir(exist_ok=True)
+        logins_file(self.home, "mlops").write_text(json.dumps(logins))
+        save_connection(self.home, connection)
+        write_dotenv_of(self.home, connection)
+        try:
+            yield
+        finally:
+            save_connection(self.home, None)
+            put_dotenv_back(self.home, self.root)
 
     def prefect(self, path: str, /, **body: object) -> object:
         """Ask the Prefect server."""

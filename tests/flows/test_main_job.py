@@ -83,8 +83,13 @@ def test_the_graph_is_up_to_date_without_any_server(site: Site, trained: str) ->
     assert list(lock["stages"]) == ["validate", "train", "evaluate", "detect"]
 
 
-def test_nothing_changed_reuses_the_earlier_run(site: Site, trained: str) -> None:
-    said = site.train()
+def test_nothing_changed_reuses_the_earlier_run_here_although_commands_lead_to_a_cluster(
+    site: Site, trained: str
+) -> None:
+    with site.connected():
+        assert site.stack.prefect_url not in (site.root / ".env").read_text()
+        said = site.train()
+    assert site.stack.prefect_url in said
     assert "Nothing was trained: code, data and parameters are those of forklift/1." in said
     assert last_summary(site).trained == "unchanged"
     assert site.aliases() == {"champion": "1"}
