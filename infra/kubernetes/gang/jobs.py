@@ -1,16 +1,15 @@
-"""Gangs as a cluster knows them, by their Jobs: found, read and removed, also by others than launched them."""
+"""Gangs as a cluster knows them, by their Jobs: read and removed, also by others than launched them."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from configs.problems import Problem, UserError
 from infra.kubernetes.client import is_away, status_code
-from infra.kubernetes.gang.pod import COMPONENT, FLOW_RUN, GANG, GRACE_S
+from infra.kubernetes.gang.pod import GANG, GRACE_S
 
 if TYPE_CHECKING:
     from lightkube import Client
@@ -22,36 +21,6 @@ STUCK_S = GRACE_S + 15.0
 Answer = TypeVar("Answer")
 GONE_S = STUCK_S + GRACE_S
 """Seconds in which a removed gang must be gone."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """A gang that a cluster knows."""
-
-    name: str
-    flow_run_id: str
-    finished: bool
-
-
-def find_gangs(client: Client) -> Iterator[Found]:
-    """Yield the gangs in the client's namespace, ended ones too."""
-    from lightkube.resources.batch_v1 import Job
-
-    for found in client.list(Job, labels={"app.kubernetes.io/component": COMPONENT}):
-        job = found.to_dict()
-        labels = job["metadata"]["labels"]
-        yield Found(labels[GANG], labels[FLOW_RUN], has(job, "Failed") or has(job, "Complete"))
-
-
-def remove_orphans(client: Client, is_over: Callable[[str], bool]) -> list[str]:
-    """Remove the gangs that still run although their flow run is over, as ``is_over`` says of its id; return names.
-
-    A controller that crashed for good leaves such a gang: nobody would look at what it trains.
-    """
-    orphans = [gang.name for gang in find_gangs(client) if not gang.finished and is_over(gang.flow_run_id)]
-    for name in orphans:
-        remove_gang(client, name)
-    return orphans
 
 
 def remove_gang(client: Client, name: str) -> None:

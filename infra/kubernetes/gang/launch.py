@@ -64,9 +64,7 @@ class KubernetesLauncher:
         """
         patiently(partial(self._check_scheduler, gang))
         job = patiently(partial(read_job, self._client, gang.name))
-        if job is not None and (
-            has(job, "Failed") or has(job, "FailureTarget") or job["metadata"].get("deletionTimestamp")
-        ):
+        if job is not None and _is_over(job):
             remove_gang(self._client, gang.name)
             job = None
         if job is None:
