@@ -8,8 +8,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from configs.problems import Problem, UserError
-from infra.kubernetes.client import is_away, status_code
+from infra.kubernetes.client import is_away
 from infra.kubernetes.gang.pod import GANG, GRACE_S
+from infra.kubernetes.objects import discard, find
 
 if TYPE_CHECKING:
     from lightkube import Client
@@ -33,7 +34,7 @@ def remove_gang(client: Client, name: str) -> None:
     from lightkube.resources.core_v1 import Pod, Service
 
     for resource in (Job, Service):
-        patiently(partial(_delete, client, resource, name))
+        patiently(partial(discard, client, resource, name))
     started = time.monotonic()
     while pods := patiently(partial(_left, client, name)):
         waited = time.monotonic() - started
@@ -42,7 +43,7 @@ def remove_gang(client: Client, name: str) -> None:
             raise UserError(Problem(name, what, "look at their nodes"))
         if waited > STUCK_S:  # their nodes do not answer
             for pod in pods:
-                patiently(partial(_delete, client, Pod, pod, grace_period=0))
+                patiently(partial(discard, client, Pod, pod, grace_period=0))
         time.sleep(0.5)
 
 
@@ -62,18 +63,6 @@ def patiently(ask: Callable[[], Answer]) -> Answer:
             time.sleep(2)
 
 
-def _delete(client: Client, resource: Any, name: str, **options: Any) -> None:
-    """Delete an object and, after it, what it owns; not there: nothing."""
-    from lightkube.core.exceptions import ApiError
-    from lightkube.types import CascadeType
-
-    try:
-        client.delete(resource, name, cascade=CascadeType.BACKGROUND, **options)
-    except ApiError as error:
-        if status_code(error) != 404:
-            raise
-
-
 def _left(client: Client, name: str) -> list[str]:
     """Return what is left of a gang: its pods, or while there are none, its Job."""
     from lightkube.resources.core_v1 import Pod
@@ -84,19 +73,7 @@ def _left(client: Client, name: str) -> list[str]:
 
 def read_job(client: Client, name: str) -> Mapping[str, Any] | None:
     """Return a gang's Job, None where there is none."""
-    from lightkube.core.exceptions import ApiError
     from lightkube.resources.batch_v1 import Job
 
-    try:
-        found: Mapping[str, Any] = client.get(Job, name).to_dict()
-    except ApiError as error:
-        if status_code(error) == 404:
-            return None
-        raise
-    return found
-
-
-def has(job: Mapping[str, Any], condition: str) -> bool:
-    """Whether a Job has the condition."""
-    conditions = job.get("status", {}).get("conditions") or ()
-    return any(item["type"] == condition and item["status"] == "True" for item in conditions)
+    found = find(client, Job, name)
+    return None if found is None else found.to_dict()

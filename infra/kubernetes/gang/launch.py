@@ -20,10 +20,11 @@ from infra.kubernetes.apply import apply
 from infra.kubernetes.client import status_code
 from infra.kubernetes.gang import manifests
 from infra.kubernetes.gang.follow import Following
-from infra.kubernetes.gang.jobs import has, patiently, read_job, remove_gang
+from infra.kubernetes.gang.jobs import patiently, read_job, remove_gang
 from infra.kubernetes.gang.logs import GangLogs
 from infra.kubernetes.gang.pod import FLOW_RUN, Space, folder
 from infra.kubernetes.gang.space import open_space
+from infra.kubernetes.objects import has
 
 if TYPE_CHECKING:
     from lightkube import Client
