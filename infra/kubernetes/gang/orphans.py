@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from infra.kubernetes.diagnosis.snapshot import GANG_RUN
+from infra.kubernetes.objects import discard
 
 if TYPE_CHECKING:
     from lightkube import Client
@@ -52,14 +53,5 @@ def launched(client: Client, namespace: str) -> dict[str, list[Any]]:
 
 def remove(client: Client, items: list[Any]) -> None:
     """Delete gang objects with what belongs to them; what is gone already is no error."""
-    import httpx2
-    from lightkube.types import CascadeType
-
     for item in items:
-        try:
-            client.delete(
-                type(item), item.metadata.name, namespace=item.metadata.namespace, cascade=CascadeType.BACKGROUND
-            )
-        except httpx2.HTTPStatusError as error:
-            if error.response.status_code != 404:
-                raise
+        discard(client, type(item), item.metadata.name, namespace=item.metadata.namespace)
