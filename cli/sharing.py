@@ -13,6 +13,7 @@ from cli.options import SITE
 from configs.problems import Problem, UserError
 from configs.site import SITE_FILE
 from configs.storage import SmbStorage
+from infra.password import password_in
 from infra.repository.share import Origin, open_share
 from infra.repository.share_check import check
 from infra.repository.share_choice import kept_password, on_trial, parse_choice, remember
@@ -59,7 +60,7 @@ def _password(storage: SmbStorage, home: Path) -> str:
             return given
     for name in _PASSWORD_FILES:
         if os.environ.get(name):
-            return _from_file(Path(os.environ[name]), name)
+            return password_in(Path(os.environ[name]), name, "name a readable file")
     kept = kept_password(storage, home)
     if kept is not None:
         return kept
@@ -70,14 +71,3 @@ def _password(storage: SmbStorage, home: Path) -> str:
     if not asked:
         raise UserError(Problem(what, "was not given", "try again"))
     return asked
-
-
-def _from_file(path: Path, variable: str) -> str:
-    try:
-        password = path.read_text(encoding="utf-8").rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "is no text"
-        raise UserError(Problem(f"{variable} {path}", f"cannot be read: {reason}", "name a readable file")) from None
-    if not password:
-        raise UserError(Problem(f"{variable} {path}", "is empty", "write the password alone into it"))
-    return password

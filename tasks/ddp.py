@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,9 +15,10 @@ from typing import Any
 import yaml
 from prefect.exceptions import TerminationSignal
 
-from configs.ddp import DdpConfig, load_ddp, memory_bytes
+from configs.ddp import DdpConfig, load_ddp
 from configs.home import home_folder
 from configs.problems import UserError
+from configs.quantity import parse_quantity
 from infra.ddp import torchrun
 from infra.ddp.launch import Dataset, Gang, Launcher, Outcome, Watch
 from infra.repository.code import code_version, find_root
@@ -98,7 +100,7 @@ def resolve(config: DdpConfig, root: Path, code: CodeVersion, run_id: str) -> Ga
         most=config.workers.most,
         processes=config.worker_processes,
         cpu=config.worker.cpu,
-        memory=memory_bytes(config.worker.memory),
+        memory=int(parse_quantity(config.worker.memory)),
         gpus=config.worker.gpus,
         environment=config.environment,
         backend=config.backend,
@@ -192,18 +194,27 @@ def follow(job: DdpJob, tracking: Tracking) -> Outcome:
     return outcome
 
 
-def is_sound(event: Mapping[str, Any]) -> bool:
-    """Whether an event, which any script may have written, has what its kind needs (see :mod:`ml.events`)."""
-    if event.get("kind") == "epoch":
-        numbers = (event.get("epoch"), event.get("epochs"), *_values(event.get("metrics")))
-        return all(isinstance(value, int | float) for value in numbers) and bool(event["epochs"])
-    if event.get("kind") == "progress":
-        return all(isinstance(event.get(key), int | float) for key in ("done", "total"))
-    return event.get("kind") == "note" and isinstance(event.get("message"), str)
+def is_sound(event: object) -> bool:
+    """Whether a line of JSON, which any script may have written, is an event with what its kind needs.
+
+    See :mod:`ml.events`; texts, parameters and the time left may be missing.
+    """
+    if not isinstance(event, dict) or not _finite(event.get("eta_s") or 0):
+        return False
+    kind = event.get("kind")
+    if kind == "epoch":
+        metrics = event.get("metrics")
+        values = metrics.values() if isinstance(metrics, dict) else [None]
+        told = all(isinstance(value, int | float) for value in values)
+        return told and _finite(event.get("epoch"), event.get("epochs")) and bool(event["epochs"])
+    if kind == "progress":
+        texts = (event.get(key, "") for key in ("unit", "message"))
+        return _finite(event.get("done"), event.get("total")) and all(isinstance(text, str) for text in texts)
+    return kind == "note" and isinstance(event.get("message"), str) and isinstance(event.get("params") or {}, dict)
 
 
-def _values(metrics: object) -> list[object]:
-    return list(metrics.values()) if isinstance(metrics, dict) else [None]
+def _finite(*values: object) -> bool:
+    return all(isinstance(value, int | float) and math.isfinite(value) for value in values)
 
 
 def _dataset(root: Path, data_file: str) -> Dataset:

@@ -1,9 +1,10 @@
-"""How torchrun is started for a gang, and what its ranks find in their environment. Pure."""
+"""How torchrun is started for a gang, what its ranks find in their environment, and how often they were started."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 from infra.ddp.launch import Gang
 
@@ -66,3 +67,13 @@ def rank_environment(
 def threads_a_rank(cores: float, ranks: int) -> int:
     """Return the CPU threads of each of ``ranks`` processes that share ``cores``."""
     return max(1, int(cores / ranks))
+
+
+def import_path(root: Path, inherited: str | None) -> str:
+    """Return ``PYTHONPATH`` with the code's root first: a script finds the project's modules as ``python -m`` would."""
+    return os.pathsep.join(filter(None, (str(root), inherited)))
+
+
+def attempts(log_dir: Path) -> list[Path]:
+    """Return the folders that torchrun makes in its ``log_dir``: one each time that it starts the ranks."""
+    return list(log_dir.glob("*/attempt_*"))
