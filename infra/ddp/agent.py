@@ -25,7 +25,7 @@ from pathlib import Path
 from types import FrameType
 
 from configs.problems import UserError
-from infra.ddp.command import TORCHRUN, attempts, import_path
+from infra.ddp.command import TORCHRUN, attempts, torchrun_environment
 from infra.ddp.failure import Transcript
 from infra.ddp.peers import Peers
 from infra.ddp.worker_log import READY, STARTED, WorkerLog
@@ -38,10 +38,6 @@ SAY_S = 10.0
 """Seconds between two notes that say who is missing."""
 
 _RENDEZVOUS = re.compile(r"\b(Rendezvous(Connection|Timeout|Closed|State)Error|Dist(Network|Store)Error)\b.*")
-
-_TORCHRUN = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
-"""Torch 2.15's rank 0 otherwise publishes the ranks' store in its first round alone: a pod that replaces another waits
-for it for a minute, and all end with ``DistStoreError``."""
 
 
 class TerminatedError(Exception):
@@ -139,8 +135,7 @@ class Agent:
             elif waiting:
                 self._say_missing()
 
-        path = import_path(Path.cwd(), os.environ.get("PYTHONPATH"))
-        child = guarded(self._command(), cwd=Path.cwd(), env={**os.environ, **_TORCHRUN, "PYTHONPATH": path})
+        child = guarded(self._command(), cwd=Path.cwd(), env=torchrun_environment(Path.cwd(), os.environ))
         try:
             pump(child, lambda line: False, on_line, on_tick)
             status = child.wait()

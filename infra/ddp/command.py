@@ -69,9 +69,18 @@ def threads_a_rank(cores: float, ranks: int) -> int:
     return max(1, int(cores / ranks))
 
 
-def import_path(root: Path, inherited: str | None) -> str:
-    """Return ``PYTHONPATH`` with the code's root first: a script finds the project's modules as ``python -m`` would."""
-    return os.pathsep.join(filter(None, (str(root), inherited)))
+def torchrun_environment(root: Path, inherited: Mapping[str, str]) -> dict[str, str]:
+    """Return the whole environment of a torchrun: ``inherited``, and what every one of ours needs.
+
+    The code's root comes first where modules are looked for: a script finds the project's as ``python -m`` would.
+
+    Torch 2.15 otherwise keeps one store for the ranks of all rounds (``torch/distributed/rendezvous.py`` takes it for a
+    new one each time): ranks that start again find the addresses of those that are gone, fail with ``Connection
+    refused`` or hang. As its address is published in the first round alone, a pod that replaces another waits for it
+    for a minute, and all end with ``DistStoreError``.
+    """
+    path = os.pathsep.join(filter(None, (str(root), inherited.get("PYTHONPATH"))))
+    return {**inherited, "PYTHONPATH": path, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 
 
 def attempts(log_dir: Path) -> list[Path]:

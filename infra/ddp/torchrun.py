@@ -16,7 +16,14 @@ from pathlib import Path
 import psutil
 
 from configs.problems import Problem, UserError
-from infra.ddp.command import TORCHRUN, attempts, import_path, rank_environment, threads_a_rank, torchrun_options
+from infra.ddp.command import (
+    TORCHRUN,
+    attempts,
+    rank_environment,
+    threads_a_rank,
+    torchrun_environment,
+    torchrun_options,
+)
 from infra.ddp.failure import Transcript
 from infra.ddp.launch import Gang, Launcher, Outcome, Watch
 from infra.events import EventReader
@@ -78,7 +85,7 @@ class LocalLauncher:
         torchrun = guarded(
             [sys.executable, *TORCHRUN, "--local-addr=127.0.0.1", *options],
             cwd=self.root,
-            env={**os.environ, **environment, "PYTHONPATH": import_path(self.root, os.environ.get("PYTHONPATH"))},
+            env=torchrun_environment(self.root, {**os.environ, **environment}),
         )
         self._running[gang.name] = _Running(torchrun, log_dir)
 
