@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
+from prefect.exceptions import TerminationSignal
 
 from configs.ddp import DdpConfig, load_ddp
 from configs.home import home_folder
@@ -59,9 +60,11 @@ class DdpJob(Place):
 
 @contextmanager
 def open_ddp_job(config_path: str) -> Iterator[DdpJob]:
-    """Read the file and resolve the gang; on leaving, in whatever way, remove what was launched.
+    """Read the file and resolve the gang; on leaving, remove what was launched.
 
-    The checkpoints stay, for a run that goes on from them, unless the training succeeded.
+    Where only this process is stopped, as by the eviction of its pod, a gang on a cluster goes on: the run is started
+    again and adopts it, and one whose run is over is found by the supervisor. The checkpoints stay, for a run that goes
+    on from them, unless the training succeeded.
 
     Raises:
         UserError: no checkout, a file with mistakes (all of them), or a share that cannot be used as configured.
@@ -74,6 +77,9 @@ def open_ddp_job(config_path: str) -> Iterator[DdpJob]:
         launcher = open_launcher(root, place.home)
         try:
             yield DdpJob(**vars(place), config_path=config_path, config=config, gang=gang, launcher=launcher)
+        except TerminationSignal:
+            launcher.leave(gang)
+            raise
         except BaseException:
             launcher.remove(gang)
             raise

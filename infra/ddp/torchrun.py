@@ -129,6 +129,10 @@ class LocalLauncher:
         if (source / "output").is_dir():
             shutil.copytree(source / "output", folder / "output", dirs_exist_ok=True)
 
+    def leave(self, gang: Gang) -> None:
+        """Remove the gang: torchrun ends with the process that started it."""
+        self.remove(gang)
+
     def remove(self, gang: Gang) -> None:
         """End torchrun with its ranks, and remove the gang's files but its checkpoints."""
         running = self._running.pop(gang.name, None)

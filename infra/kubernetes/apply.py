@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from configs.problems import Problem, UserError
 from infra.kubernetes.client import FIELD_MANAGER, is_away, status_code
+from infra.kubernetes.objects import find
 
 if TYPE_CHECKING:
     from lightkube import Client
@@ -76,16 +77,9 @@ def apply(
 
 def read(client: Client, manifest: Manifest) -> Mapping[str, Any] | None:
     """Return the object that the cluster has under a manifest's kind, namespace and name; None where there is none."""
-    from lightkube.core.exceptions import ApiError
-
     metadata = manifest["metadata"]
-    try:
-        found = client.get(resource_class(manifest), metadata["name"], namespace=metadata.get("namespace"))
-    except ApiError as error:
-        if status_code(error) == 404:
-            return None
-        raise
-    return _plain(found)
+    found = find(client, resource_class(manifest), metadata["name"], namespace=metadata.get("namespace"))
+    return None if found is None else _plain(found)
 
 
 def title(manifest: Manifest) -> str:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from configs.cluster import Cluster
 from infra.kubernetes.client import TIMEOUT_S, load_config
 from infra.kubernetes.manifests import COMPONENT, SELECTOR
+from infra.kubernetes.objects import has
 
 if TYPE_CHECKING:
     from httpx2 import AsyncClient
@@ -153,8 +154,7 @@ async def _ready_pod(client: AsyncClient, namespace: str, component: str) -> str
     )
     answer.raise_for_status()
     for pod in answer.json()["items"]:
-        conditions = {one["type"]: one["status"] for one in pod["status"].get("conditions", ())}
-        if conditions.get("Ready") == "True" and "deletionTimestamp" not in pod["metadata"]:
+        if has(pod, "Ready") and "deletionTimestamp" not in pod["metadata"]:
             return str(pod["metadata"]["name"])
     raise LookupError("no pod is ready")
 

@@ -8,6 +8,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from infra.kubernetes.client import is_away, status_code
+from infra.kubernetes.objects import find
+
 if TYPE_CHECKING:
     from lightkube import Client
 
@@ -31,8 +34,6 @@ class Leader:
         While the API is away the last answer holds. Where leases may not be written there is taken to be no other.
         """
         import httpx2
-
-        from infra.kubernetes.client import is_away, status_code
 
         try:
             self._leads = self._renew()
@@ -65,18 +66,14 @@ class Leader:
         self._leads = False
 
     def _renew(self) -> bool:
-        import httpx2
         from lightkube.models.coordination_v1 import LeaseSpec
         from lightkube.models.meta_v1 import ObjectMeta
         from lightkube.resources.coordination_v1 import Lease
 
         now = datetime.now(UTC)
         mine = LeaseSpec(holderIdentity=self._me, leaseDurationSeconds=int(STALE.total_seconds()), renewTime=now)
-        try:
-            lease = self._client.get(Lease, NAME, namespace=self._namespace)
-        except httpx2.HTTPStatusError as error:
-            if error.response.status_code != 404:
-                raise
+        lease = find(self._client, Lease, NAME, namespace=self._namespace)
+        if lease is None:
             self._client.create(Lease(metadata=ObjectMeta(name=NAME, namespace=self._namespace), spec=mine))
             return True
         held = lease.spec

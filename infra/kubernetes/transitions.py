@@ -11,6 +11,7 @@ from infra.kubernetes.decisions import delay_s
 from infra.kubernetes.diagnosis.record import Diagnosis
 from infra.kubernetes.diagnosis.runs import Pool
 from infra.kubernetes.diagnosis.snapshot import RUN
+from infra.kubernetes.objects import discard
 
 if TYPE_CHECKING:
     from lightkube import Client
@@ -95,13 +96,12 @@ class Transitions:
     def _delete_jobs(self, run: FlowRun) -> None:
         import httpx2
         from lightkube.resources.batch_v1 import Job
-        from lightkube.types import CascadeType
 
         try:
             for job in self._client.list(Job, namespace=self._namespace, labels={RUN: str(run.id)}):
                 name = job.metadata.name if job.metadata else None
                 if name:
-                    self._client.delete(Job, name, namespace=self._namespace, cascade=CascadeType.BACKGROUND)
+                    discard(self._client, Job, name, namespace=self._namespace)
         except httpx2.HTTPError as error:  # what is left is found by whoever compares runs and Jobs
             print(f"{run.name}: its Job was not deleted: {error}")
 

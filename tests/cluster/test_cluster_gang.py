@@ -27,7 +27,7 @@ def client() -> Iterator[object]:
     from infra.kubernetes.client import connect
 
     if lacking := [name for name in NEEDED if name not in os.environ]:
-        pytest.skip(f"not set: {', '.join(lacking)} (see tests/cluster/gangs.py)")
+        pytest.skip(f"not set: {', '.join(lacking)} (see tests/cluster/cluster_gangs.py)")
     name = f"mlops-gangs-{uuid.uuid4().hex[:8]}"
     client = connect(Cluster(namespace=name))
     client.create(Namespace(metadata=ObjectMeta(name=name)))

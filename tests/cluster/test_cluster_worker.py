@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import urllib.parse
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from proxy import Proxy
 
 from benchmarks.kubernetes_lab import Lab, proxied
-
-sys.path.append(str(Path(__file__).parents[1] / "kubernetes"))
-from proxy import Proxy
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1200)]
 

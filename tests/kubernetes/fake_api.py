@@ -110,10 +110,6 @@ class FakeCluster:
         path.write_text(yaml.safe_dump(values))
         return path
 
-    def cut_watches(self) -> None:
-        """End every watch in the middle of a line."""
-        self._loop.call_soon_threadsafe(lambda: [stream.cancel() for stream in list(self._watches)])
-
     async def _open(self) -> None:
         self._watches: set[asyncio.Task[Any]] = set()
         self.store = Store()

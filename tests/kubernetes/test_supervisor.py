@@ -9,10 +9,10 @@ from uuid import uuid4
 
 import httpx2
 import pytest
-from conftest import Runs, Worker
 from fake_api import FakeCluster
 from lightkube import Client
 from stack_fixtures import until
+from worker_process import Runs, Worker
 
 from configs.cluster import Cluster
 from infra.kubernetes.client import connect

@@ -6,10 +6,10 @@ import signal
 from pathlib import Path
 
 import pytest
-from conftest import Runs, Worker
 from fake_api import FakeCluster, Fault
 from fake_store import RefusedError
 from stack_fixtures import until
+from worker_process import Runs, Worker
 
 pytestmark = pytest.mark.timeout(300)
 

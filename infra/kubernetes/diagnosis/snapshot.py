@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from infra.kubernetes.diagnosis.masking import clean_line
+from infra.kubernetes.objects import has
 
 if TYPE_CHECKING:
     from lightkube import Client
@@ -122,7 +123,7 @@ def _logs(
     """
     import httpx2
 
-    silent = {node["metadata"]["name"] for node in nodes if not _ready(node)}
+    silent = {node["metadata"]["name"] for node in nodes if not has(node, "Ready")}
     logs: dict[str, list[str]] = {}
     for pod in pods:
         name, node = pod["metadata"]["name"], pod["spec"].get("nodeName")
@@ -140,11 +141,6 @@ def _logs(
             if lines:
                 logs[f"{name}/{status['name']}"] = lines
     return logs
-
-
-def _ready(node: Object) -> bool:
-    conditions = (node.get("status") or {}).get("conditions") or ()
-    return any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
 
 
 def _tail(client: Client, namespace: str, pod: str, container: str) -> list[str]:

@@ -1,16 +1,16 @@
-"""Gangs as a cluster knows them, by their Jobs: found, read and removed, also by others than launched them."""
+"""Gangs as a cluster knows them, by their Jobs: read and removed, also by others than launched them."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from configs.problems import Problem, UserError
-from infra.kubernetes.client import is_away, status_code
-from infra.kubernetes.gang.pod import COMPONENT, FLOW_RUN, GANG, GRACE_S
+from infra.kubernetes.client import is_away
+from infra.kubernetes.gang.pod import GANG, GRACE_S
+from infra.kubernetes.objects import discard, find
 
 if TYPE_CHECKING:
     from lightkube import Client
@@ -24,36 +24,6 @@ GONE_S = STUCK_S + GRACE_S
 """Seconds in which a removed gang must be gone."""
 
 
-@dataclass(frozen=True)
-class Found:
-    """A gang that a cluster knows."""
-
-    name: str
-    flow_run_id: str
-    finished: bool
-
-
-def find_gangs(client: Client) -> Iterator[Found]:
-    """Yield the gangs in the client's namespace, ended ones too."""
-    from lightkube.resources.batch_v1 import Job
-
-    for found in client.list(Job, labels={"app.kubernetes.io/component": COMPONENT}):
-        job = found.to_dict()
-        labels = job["metadata"]["labels"]
-        yield Found(labels[GANG], labels[FLOW_RUN], has(job, "Failed") or has(job, "Complete"))
-
-
-def remove_orphans(client: Client, is_over: Callable[[str], bool]) -> list[str]:
-    """Remove the gangs that still run although their flow run is over, as ``is_over`` says of its id; return names.
-
-    A controller that crashed for good leaves such a gang: nobody would look at what it trains.
-    """
-    orphans = [gang.name for gang in find_gangs(client) if not gang.finished and is_over(gang.flow_run_id)]
-    for name in orphans:
-        remove_gang(client, name)
-    return orphans
-
-
 def remove_gang(client: Client, name: str) -> None:
     """Delete a gang's Job with all that it owns, and wait until its pods are gone; not there: nothing.
 
@@ -64,7 +34,7 @@ def remove_gang(client: Client, name: str) -> None:
     from lightkube.resources.core_v1 import Pod, Service
 
     for resource in (Job, Service):
-        patiently(partial(_delete, client, resource, name))
+        patiently(partial(discard, client, resource, name))
     started = time.monotonic()
     while pods := patiently(partial(_left, client, name)):
         waited = time.monotonic() - started
@@ -73,7 +43,7 @@ def remove_gang(client: Client, name: str) -> None:
             raise UserError(Problem(name, what, "look at their nodes"))
         if waited > STUCK_S:  # their nodes do not answer
             for pod in pods:
-                patiently(partial(_delete, client, Pod, pod, grace_period=0))
+                patiently(partial(discard, client, Pod, pod, grace_period=0))
         time.sleep(0.5)
 
 
@@ -93,18 +63,6 @@ def patiently(ask: Callable[[], Answer]) -> Answer:
             time.sleep(2)
 
 
-def _delete(client: Client, resource: Any, name: str, **options: Any) -> None:
-    """Delete an object and, after it, what it owns; not there: nothing."""
-    from lightkube.core.exceptions import ApiError
-    from lightkube.types import CascadeType
-
-    try:
-        client.delete(resource, name, cascade=CascadeType.BACKGROUND, **options)
-    except ApiError as error:
-        if status_code(error) != 404:
-            raise
-
-
 def _left(client: Client, name: str) -> list[str]:
     """Return what is left of a gang: its pods, or while there are none, its Job."""
     from lightkube.resources.core_v1 import Pod
@@ -115,19 +73,7 @@ def _left(client: Client, name: str) -> list[str]:
 
 def read_job(client: Client, name: str) -> Mapping[str, Any] | None:
     """Return a gang's Job, None where there is none."""
-    from lightkube.core.exceptions import ApiError
     from lightkube.resources.batch_v1 import Job
 
-    try:
-        found: Mapping[str, Any] = client.get(Job, name).to_dict()
-    except ApiError as error:
-        if status_code(error) == 404:
-            return None
-        raise
-    return found
-
-
-def has(job: Mapping[str, Any], condition: str) -> bool:
-    """Whether a Job has the condition."""
-    conditions = job.get("status", {}).get("conditions") or ()
-    return any(item["type"] == condition and item["status"] == "True" for item in conditions)
+    found = find(client, Job, name)
+    return None if found is None else found.to_dict()

@@ -20,10 +20,11 @@ from infra.kubernetes.apply import apply
 from infra.kubernetes.client import status_code
 from infra.kubernetes.gang import manifests
 from infra.kubernetes.gang.follow import Following
-from infra.kubernetes.gang.jobs import has, patiently, read_job, remove_gang
+from infra.kubernetes.gang.jobs import patiently, read_job, remove_gang
 from infra.kubernetes.gang.logs import GangLogs
 from infra.kubernetes.gang.pod import FLOW_RUN, Space, folder
 from infra.kubernetes.gang.space import open_space
+from infra.kubernetes.objects import has
 
 if TYPE_CHECKING:
     from lightkube import Client
@@ -64,9 +65,7 @@ class KubernetesLauncher:
         """
         patiently(partial(self._check_scheduler, gang))
         job = patiently(partial(read_job, self._client, gang.name))
-        if job is not None and (
-            has(job, "Failed") or has(job, "FailureTarget") or job["metadata"].get("deletionTimestamp")
-        ):
+        if job is not None and _is_over(job):
             remove_gang(self._client, gang.name)
             job = None
         if job is None:
@@ -84,7 +83,7 @@ class KubernetesLauncher:
         patiently(partial(apply, self._client, rest))
 
     def follow(self, gang: Gang, watch: Watch) -> Outcome:
-        """Follow a gang to its end. A failed gang's Job and pods are kept for their time to live."""
+        """Follow a gang to its end."""
         copies = self.kept / folder(gang) / "logs" if self.kept is not None else None
         return Following(self._client, gang, watch, GangLogs(self._client, self._logs(gang), copies)).run()
 
@@ -103,6 +102,9 @@ class KubernetesLauncher:
                 shutil.copyfile(source, target)
         if (copies / "output").is_dir():
             shutil.copytree(copies / "output", folder / "output", dirs_exist_ok=True)
+
+    def leave(self, gang: Gang) -> None:
+        """Nothing: the Job goes on, and the next pod of the flow run adopts it."""
 
     def remove(self, gang: Gang) -> None:
         """Delete the gang's objects, wait until its pods are gone, and remove its files but its checkpoints."""

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from infra.kubernetes.diagnosis.snapshot import GANG_RUN
+from infra.kubernetes.objects import discard
 
 if TYPE_CHECKING:
     from lightkube import Client
     from prefect.client.orchestration import PrefectClient
 
 SETTLE = timedelta(seconds=60)
-"""How long a run must be over: it may be about to be retried, and then adopts its gang."""
+"""How long a run must have been Crashed: it may be about to be started again, and then adopts its gang."""
 
 
 async def runs_over(client: PrefectClient, runs: set[str], now: datetime) -> set[str]:
@@ -29,7 +30,7 @@ async def runs_over(client: PrefectClient, runs: set[str], now: datetime) -> set
             continue
         except ValueError:  # a label that somebody else wrote
             continue
-        if state is not None and state.is_final() and now - state.timestamp > SETTLE:
+        if state is not None and state.is_final() and (not state.is_crashed() or now - state.timestamp > SETTLE):
             over.add(run)
     return over
 
@@ -52,14 +53,5 @@ def launched(client: Client, namespace: str) -> dict[str, list[Any]]:
 
 def remove(client: Client, items: list[Any]) -> None:
     """Delete gang objects with what belongs to them; what is gone already is no error."""
-    import httpx2
-    from lightkube.types import CascadeType
-
     for item in items:
-        try:
-            client.delete(
-                type(item), item.metadata.name, namespace=item.metadata.namespace, cascade=CascadeType.BACKGROUND
-            )
-        except httpx2.HTTPStatusError as error:
-            if error.response.status_code != 404:
-                raise
+        discard(client, type(item), item.metadata.name, namespace=item.metadata.namespace)

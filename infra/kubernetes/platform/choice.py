@@ -9,8 +9,8 @@ from configs.cluster import Cluster
 from configs.problems import Problem, UserError
 from configs.site import SITE_FILE, Site
 from configs.storage import DirectoryStorage, MountStorage, SmbStorage
-from infra.kubernetes.client import status_code
 from infra.kubernetes.manifests import REGISTRY
+from infra.kubernetes.objects import find
 from infra.kubernetes.platform.share import CSI_DRIVER
 from infra.kubernetes.platform.wanted import Wanted
 
@@ -38,6 +38,8 @@ def choose(site: Site, client: Client, home: Path, image: str | None = None) -> 
     Raises:
         UserError: there is no image, or the cluster lacks what the site names: all of it.
     """
+    from lightkube.resources.storage_v1 import CSIDriver
+
     cluster = cluster_of(site)
     commit = None
     if image is None and cluster.images.run is None:
@@ -53,7 +55,7 @@ def choose(site: Site, client: Client, home: Path, image: str | None = None) -> 
         image=image or str(cluster.images.run),
         commit=commit,
         share=_share(site, cluster),
-        csi_smb=_is_there(client, "CSIDriver", CSI_DRIVER),
+        csi_smb=find(client, CSIDriver, CSI_DRIVER) is not None,
         pull_secrets=(REGISTRY,) if site.registry is not None and site.registry.user is not None else (),
     )
 
@@ -66,9 +68,11 @@ def _share(site: Site, cluster: Cluster) -> DirectoryStorage | MountStorage | Sm
 
 def _missing(cluster: Cluster, client: Client) -> list[Problem]:
     """Return what the site names and the cluster has not."""
+    from lightkube.resources.core_v1 import Node
+
     where, state = f"{SITE_FILE} cluster.state", cluster.state
     problems = []
-    if state.node is not None and not _is_there(client, "Node", state.node):
+    if state.node is not None and find(client, Node, state.node) is None:
         problems.append(Problem(f"{where}.node", f"the cluster has no node {state.node}", f"one of {_nodes(client)}"))
     if state.host_path is None:
         classes = _classes(client)
@@ -97,17 +101,3 @@ def _nodes(client: Client) -> str:
     from lightkube.resources.core_v1 import Node
 
     return ", ".join(sorted(node.metadata.name or "" for node in client.list(Node) if node.metadata is not None))
-
-
-def _is_there(client: Client, kind: str, name: str) -> bool:
-    from lightkube.core.exceptions import ApiError
-    from lightkube.resources.core_v1 import Node
-    from lightkube.resources.storage_v1 import CSIDriver
-
-    try:
-        client.get(Node if kind == "Node" else CSIDriver, name)
-    except ApiError as error:
-        if status_code(error) == 404:
-            return False
-        raise
-    return True

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from infra.kubernetes.client import status_code
 from infra.kubernetes.manifests import CREDENTIALS, labels
+from infra.kubernetes.objects import find
 from infra.stack.connection import logins_file
 from infra.stack.credentials import USER, write_private
 
@@ -95,15 +96,11 @@ def keep_copy(home: Path, namespace: str, logins: Logins) -> Path:
 
 
 def _read(client: Client) -> Mapping[str, str] | None:
-    from lightkube.core.exceptions import ApiError
     from lightkube.resources.core_v1 import Secret
 
-    try:
-        found = client.get(Secret, CREDENTIALS)
-    except ApiError as error:
-        if status_code(error) == 404:
-            return None
-        raise
+    found = find(client, Secret, CREDENTIALS)
+    if found is None:
+        return None
     return {key: base64.b64decode(value).decode() for key, value in (found.data or {}).items()}
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from configs.cluster import Cluster
 from configs.problems import Problem, UserError
 from infra.kubernetes.apply import apply
-from infra.kubernetes.client import api_errors_for_people, status_code
+from infra.kubernetes.client import api_errors_for_people
 from infra.kubernetes.manifests import (
     COMPONENT,
     CONTAINER,
@@ -23,6 +23,7 @@ from infra.kubernetes.manifests import (
     labels,
     manifest,
 )
+from infra.kubernetes.objects import discard, find
 from infra.kubernetes.platform import mlflow, postgres
 from infra.kubernetes.platform.rbac import NODE_EVENTS_IN
 
@@ -84,22 +85,10 @@ def _kinds() -> list[Any]:
 
 
 def _delete_all(client: Client, kind: Any, report: Report) -> None:
-    from lightkube.types import CascadeType
-
     for item in client.list(kind, labels={**OURS}):
         name = str(item.metadata.name)
         report("objects", "deleting", f"{kind.__name__} {name}")
-        _delete(client, kind, name, cascade=CascadeType.BACKGROUND)
-
-
-def _delete(client: Client, kind: Any, name: str, **options: Any) -> None:
-    from lightkube.core.exceptions import ApiError
-
-    try:
-        client.delete(kind, name, **options)
-    except ApiError as error:
-        if status_code(error) != 404:
-            raise
+        discard(client, kind, name)
 
 
 def _wait_for_pods(client: Client) -> None:
@@ -117,15 +106,14 @@ def _delete_share(client: Client) -> None:
     """Delete volume and claim of the share, which only lead to it."""
     from lightkube.resources.core_v1 import PersistentVolume, PersistentVolumeClaim
 
-    _delete(client, PersistentVolumeClaim, SHARE)
-    _delete(client, PersistentVolume, f"{client.namespace}-share")
+    discard(client, PersistentVolumeClaim, SHARE)
+    discard(client, PersistentVolume, f"{client.namespace}-share")
 
 
 def _wipe(client: Client, cluster: Cluster, report: Report) -> None:
     """Empty volumes that are folders of a node: nobody else does, and old data does not fit new passwords."""
     from lightkube.resources.batch_v1 import Job
     from lightkube.resources.core_v1 import PersistentVolume, PersistentVolumeClaim
-    from lightkube.types import CascadeType
 
     volumes = {str(one.metadata.name) for one in client.list(PersistentVolume) if one.metadata and _is_folder(one)}
     claims = [one for one in client.list(PersistentVolumeClaim) if one.metadata and one.metadata.name in DATA_VOLUMES]
@@ -144,7 +132,7 @@ def _wipe(client: Client, cluster: Cluster, report: Report) -> None:
                 Problem("data", "could not be deleted from its node", f"kubectl -n {client.namespace} logs job/{WIPE}")
             )
         time.sleep(1)
-    _delete(client, Job, WIPE, cascade=CascadeType.BACKGROUND)
+    discard(client, Job, WIPE)
     _wait_for_pods(client)
 
 
@@ -189,15 +177,15 @@ def _delete_data(client: Client, cluster: Cluster) -> None:
     from lightkube.resources.rbac_authorization_v1 import ClusterRole, ClusterRoleBinding, Role, RoleBinding
 
     for name in DATA_VOLUMES:
-        _delete(client, PersistentVolumeClaim, name)
+        discard(client, PersistentVolumeClaim, name)
     for component in (POSTGRES, MLFLOW):
-        _delete(client, PersistentVolume, f"{cluster.namespace}-{component}")
+        discard(client, PersistentVolume, f"{cluster.namespace}-{component}")
     for item in client.list(Secret, labels={**OURS}):
-        _delete(client, Secret, str(item.metadata.name if item.metadata else CREDENTIALS))
-    _delete(client, ClusterRoleBinding, f"{cluster.namespace}-nodes")
-    _delete(client, ClusterRole, f"{cluster.namespace}-nodes")
-    _delete(client, RoleBinding, f"{cluster.namespace}-node-events", namespace=NODE_EVENTS_IN)
-    _delete(client, Role, f"{cluster.namespace}-node-events", namespace=NODE_EVENTS_IN)
+        discard(client, Secret, str(item.metadata.name if item.metadata else CREDENTIALS))
+    discard(client, ClusterRoleBinding, f"{cluster.namespace}-nodes")
+    discard(client, ClusterRole, f"{cluster.namespace}-nodes")
+    discard(client, RoleBinding, f"{cluster.namespace}-node-events", namespace=NODE_EVENTS_IN)
+    discard(client, Role, f"{cluster.namespace}-node-events", namespace=NODE_EVENTS_IN)
 
 
 def _delete_namespace(client: Client, cluster: Cluster) -> None:
@@ -207,22 +195,10 @@ def _delete_namespace(client: Client, cluster: Cluster) -> None:
 
     ours = [str(item.metadata.name) for item in client.list(Namespace, labels={**OURS}) if item.metadata]
     if cluster.namespace in ours:
-        _delete(client, Namespace, cluster.namespace)
+        discard(client, Namespace, cluster.namespace)
         deadline = time.monotonic() + PODS_LIMIT_S
-        while time.monotonic() < deadline and _is_there(client, Namespace, cluster.namespace):
+        while time.monotonic() < deadline and find(client, Namespace, cluster.namespace) is not None:
             time.sleep(1)
     if set(ours) <= {cluster.namespace}:
         for item in client.list(PriorityClass, labels={**OURS, COMPONENT: "priority"}):
-            _delete(client, PriorityClass, str(item.metadata.name if item.metadata else ""))
-
-
-def _is_there(client: Client, kind: Any, name: str) -> bool:
-    from lightkube.core.exceptions import ApiError
-
-    try:
-        client.get(kind, name)
-    except ApiError as error:
-        if status_code(error) == 404:
-            return False
-        raise
-    return True
+            discard(client, PriorityClass, str(item.metadata.name if item.metadata else ""))

@@ -18,6 +18,7 @@ from infra.kubernetes.apply import Applied, apply, read
 from infra.kubernetes.check import Outside, check
 from infra.kubernetes.client import api_errors_for_people, connect, is_away
 from infra.kubernetes.manifests import MANAGED_BY, MLOPS, POSTGRES, PREFECT, PREFECT_PORT
+from infra.kubernetes.objects import has
 from infra.kubernetes.platform.choice import choose, cluster_of
 from infra.kubernetes.platform.credentials import Logins, ensure_credentials, keep_copy, read_logins
 from infra.kubernetes.platform.plan import SECRETS, namespace, platform_manifests
@@ -149,9 +150,8 @@ def _replace_stuck(client: Client) -> None:
     found = client.get(StatefulSet, POSTGRES).to_dict()
     if pod is None or found.get("status", {}).get("observedGeneration") != found["metadata"]["generation"]:
         return
-    conditions = {one["type"]: one["status"] for one in pod.get("status", {}).get("conditions", ())}
     revision = pod["metadata"]["labels"].get("controller-revision-hash")
-    if revision != found["status"].get("updateRevision") and conditions.get("Ready") != "True":
+    if revision != found["status"].get("updateRevision") and not has(pod, "Ready"):
         client.delete(Pod, pod["metadata"]["name"])
 
 

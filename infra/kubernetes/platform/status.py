@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from infra.kubernetes.client import status_code
 from infra.kubernetes.manifests import COMPONENT, MLFLOW, POSTGRES, PREFECT, SELECTOR, WORKER
+from infra.kubernetes.objects import find
 from infra.kubernetes.platform.server import COMMIT
 from infra.kubernetes.platform.trouble import Trouble, pod_trouble
 
@@ -64,14 +64,10 @@ def _selector() -> dict[str, str]:
 
 
 def _state(client: Client, name: str) -> ComponentState:
-    from lightkube.core.exceptions import ApiError
     from lightkube.resources.apps_v1 import Deployment, StatefulSet
 
-    try:
-        found: Any = client.get(StatefulSet if name == POSTGRES else Deployment, name)
-    except ApiError as error:
-        if status_code(error) != 404:
-            raise
+    found = find(client, StatefulSet if name == POSTGRES else Deployment, name)
+    if found is None:
         return ComponentState(name, trouble=Trouble("is not installed: mlops platform apply", lasting=True))
     workload: Mapping[str, Any] = found.to_dict()
     template = workload["spec"]["template"]
