@@ -124,7 +124,7 @@ def test_the_run_tells_commit_node_and_pod(site: Site, clone: Path, trained: Pat
     assert isinstance(experiment, dict)
     found = site.search(experiment["experiment_id"], "tags.`machine.pod` = 'wise-owl-1'")
     tags = {tag["key"]: tag["value"] for tag in found[-1]["data"]["tags"]}
-    assert tags["git.commit"] == git(clone, "rev-parse", "HEAD~1")
+    assert tags["git.commit"] == git(clone, "log", "--format=%H", "--grep=Another seed")
     assert (tags["machine.hostname"], tags["git.dirty"]) == ("node7", "no")
 
 
