@@ -32,11 +32,10 @@ from rich.text import Text
 from configs.problems import Problem, UserError
 from infra.events import EventReader
 from tasks.durations import duration
+from tasks.progress import ARTIFACT
 
 POLL_S = 0.5
 ARTIFACT_POLL_S = 3.0
-TRAINING = "training"
-"""Key of the artifact that a training shows its progress by, see :mod:`tasks.train`."""
 _STEPS = (
     "Finished in state",
     "Beginning flow run",
@@ -143,7 +142,7 @@ def _artifact_events(client: SyncPrefectClient, run: UUID) -> Iterator[list[dict
 
     A run in a pod writes its events there, where nobody here can read them.
     """
-    wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]), key=ArtifactFilterKey(any_=[TRAINING]))
+    wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]), key=ArtifactFilterKey(any_=[ARTIFACT]))
     told, asked = "", 0.0
     while True:
         events: list[dict[str, Any]] = []

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
 from rich.console import Console
 from rich.table import Table
 
@@ -47,13 +49,6 @@ def show_from_cluster(run: FollowedRun, home: Path, console: Console, *, in_grap
 
 
 def _fetch(run: FollowedRun) -> Summary | None:
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import (
-        ArtifactFilter,
-        ArtifactFilterFlowRunId,
-        ArtifactFilterKey,
-    )
-
     wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]), key=ArtifactFilterKey(any_=[ARTIFACT]))
     with get_client(sync_client=True) as client:
         found = client.read_artifacts(artifact_filter=wanted)
