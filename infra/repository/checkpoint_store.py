@@ -26,12 +26,11 @@ _KEY = re.compile(r"[0-9a-f]{16}")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One checkpoint in the share: ``epochs`` whole epochs, ``modified`` in seconds since 1970."""
+    """One checkpoint in the share: ``epochs`` whole epochs, at ``path`` there."""
 
     key: str
     epochs: int
     path: str
-    modified: float
 
 
 def epochs_of(name: str) -> int | None:
@@ -129,7 +128,7 @@ class CheckpointStore:
             path = str(entry["name"])
             epochs = epochs_of(path.rpartition("/")[2])
             if epochs is not None:
-                found.append(Checkpoint(key, epochs, path, self._modified(entry)))
+                found.append(Checkpoint(key, epochs, path))
         return found
 
     def _entries(self, folder: str) -> list[dict[str, Any]]:
