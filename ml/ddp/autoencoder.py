@@ -9,7 +9,6 @@ the number of ranks. Killed and started again, also with another number of ranks
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 
@@ -18,9 +17,8 @@ from torch import Tensor, nn
 
 from configs.problems import run_main
 from ml.ddp.idx import read_images
-from ml.ddp.world import Snapshots, World, batches, folder, join
+from ml.ddp.world import Snapshots, World, batches, folder, join, leave
 from ml.events import Events
-from ml.yolov5.checkpoints import write_atomically
 
 
 def main() -> None:
@@ -92,10 +90,7 @@ def train(options: argparse.Namespace, world: World) -> None:
             print(f"epoch {epoch + 1}/{options.epochs}  loss {loss:.5f}  {rate:.0f} images/s", flush=True)
     if world.rank == 0:
         print(f"trained in {time.monotonic() - began:.3f} s", flush=True)
-        output = folder("MLOPS_OUTPUT")
-        output.mkdir(parents=True, exist_ok=True)
-        torch.save(model.state_dict(), output / "model.pt")
-        write_atomically(output / "metrics.json", json.dumps({"loss": loss, "samples_per_s": rate}).encode())
+        leave(model, {"loss": loss, "samples_per_s": rate})
 
 
 @torch.no_grad()

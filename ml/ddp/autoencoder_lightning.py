@@ -8,7 +8,6 @@ Needs the optional extra ``lightning``. Killed and started again, it goes on aft
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from pathlib import Path
@@ -22,9 +21,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from configs.problems import run_main
 from ml.ddp.autoencoder import Autoencoder
 from ml.ddp.idx import read_images
-from ml.ddp.world import folder
+from ml.ddp.world import folder, leave
 from ml.events import Events
-from ml.yolov5.checkpoints import write_atomically
 
 
 def main() -> None:
@@ -109,11 +107,7 @@ def train(options: argparse.Namespace) -> None:
         weights_only=True,
     )
     if trainer.is_global_zero:
-        output = folder("MLOPS_OUTPUT")
-        output.mkdir(parents=True, exist_ok=True)
-        torch.save(module.model.state_dict(), output / "model.pt")
-        numbers = {"loss": float(trainer.callback_metrics["loss"])}
-        write_atomically(output / "metrics.json", json.dumps(numbers).encode())
+        leave(module.model, {"loss": float(trainer.callback_metrics["loss"])})
 
 
 if __name__ == "__main__":

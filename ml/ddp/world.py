@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch._C._distributed_c10d import HashStore
 from torch.nn.parallel import DistributedDataParallel
 
 from configs.home import home_folder
-from ml.yolov5.checkpoints import Checkpoints, State
+from ml.yolov5.checkpoints import Checkpoints, State, write_atomically
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,14 @@ def batches(samples: int, batch: int, seed: int, epoch: int, world: World) -> It
         whole = order[start : start + batch]
         if len(whole) >= world.size:
             yield whole[world.rank :: world.size].to(world.device), len(whole)
+
+
+def leave(model: torch.nn.Module, metrics: Mapping[str, float]) -> None:
+    """Leave what is to be registered: the weights as ``model.pt``, the numbers as ``metrics.json``. For rank 0."""
+    output = folder("MLOPS_OUTPUT")
+    output.mkdir(parents=True, exist_ok=True)
+    torch.save(model.state_dict(), output / "model.pt")
+    write_atomically(output / "metrics.json", json.dumps(metrics).encode())
 
 
 def folder(variable: str) -> Path:
