@@ -26,10 +26,15 @@ def diagnose(
     from cli.console import console
     from configs.home import home_folder
     from infra.kubernetes.diagnosis.ask import ask
+    from infra.stack.connection import load_connection
     from infra.stack.environment import client_environment
 
-    os.environ.update(client_environment(home_folder()))
+    home = home_folder()
+    os.environ.update(client_environment(home))
     client, namespace = _cluster()
+    if namespace and load_connection(home) is None:
+        said = "Runs of this machine's stack, not the platform on the cluster: mlops platform connect leads there."
+        console.print(said, style="yellow", soft_wrap=True)
     answer = asyncio.run(ask(client, namespace, pool, run))
     if answer is None:
         console.print(f"No run of work pool {pool} is in trouble.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 from stack_fixtures import mlops, start_run, state_of, until
 
 from infra.stack import rest
@@ -17,8 +19,14 @@ def test_a_failed_run_is_told_by_name_and_nothing_of_a_pool_without_trouble(stac
     assert f"Run {name} ({run}) is Failed" in told.stdout
     assert "the code failed: The flow failed: FileNotFoundError" in told.stdout
     assert "-> read the last lines" in told.stdout
+    site = stack.checkout / "configs" / "site.yaml"
+    site.parent.mkdir()
+    site.write_text("storage: {kind: directory}\ncluster: {kubeconfig: /nowhere}\n")
     quiet = mlops(stack.checkout, "diagnose", "--pool", "nobodys")
+    shutil.rmtree(site.parent)
     assert quiet.returncode == 0, quiet.stderr
+    assert "The cluster is not asked: " in quiet.stdout
+    assert "not the platform on the cluster: mlops platform connect leads there" in quiet.stdout
     assert "No run of work pool nobodys is in trouble" in quiet.stdout
     unknown = mlops(stack.checkout, "diagnose", "no-such-run")
     assert unknown.returncode == 1
