@@ -16,6 +16,16 @@ from infra.stack.environment import client_environment
 pytestmark = pytest.mark.slow
 
 BAD = "import os, sys\nif os.environ['RANK'] == '1':\n    print('no such banana')\n    sys.exit(3)\n"
+SHOWN = """
+import sys, uuid
+from pathlib import Path
+from rich.console import Console
+from cli.following import FollowedRun
+from cli.results import show_from_cluster
+run = FollowedRun(uuid.UUID(sys.argv[1]), "", "COMPLETED", "", False)
+show_from_cluster(run, Path(".mlops"), Console(), in_graph=False)
+"""
+"""What a terminal shows of a run whose folder it cannot see."""
 
 
 def train(site: Site, config: str) -> str:
@@ -66,6 +76,11 @@ def test_an_autoencoder_from_dataset_to_champion(site: Site) -> None:
     assert "epoch 3/3" in (site.home / "runs" / tags["prefect.flow_run_id"] / "logs" / "all-ranks.log").read_text()
     assert list((site.home / "gangs").iterdir()) == []
     assert list((site.home / "checkpoints").glob(f"{name}-*")) == []
+
+    shown = check(site.root, sys.executable, "-c", SHOWN, tags["prefect.flow_run_id"], **client_environment(site.home))
+    assert f"{name}/1 is the new champion" in shown
+    assert "in the MLflow run" in shown
+    assert "dvc repro" not in shown, "it is no stage of the graph"
 
 
 def test_a_failure_names_the_rank_and_its_last_words(site: Site) -> None:
