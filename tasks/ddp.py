@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
 from prefect.exceptions import TerminationSignal
 
 from configs.ddp import DdpConfig, load_ddp
@@ -22,7 +21,7 @@ from configs.quantity import parse_quantity
 from infra.ddp import torchrun
 from infra.ddp.launch import Dataset, Gang, Launcher, Outcome, Watch
 from infra.repository.code import code_version, find_root
-from infra.repository.dvc import tracked_digest
+from infra.repository.dvc import tracked_digest, tracked_path
 from infra.repository.git import CodeVersion
 from tasks.data import pull_data
 from tasks.events import told
@@ -89,7 +88,8 @@ def open_ddp_job(config_path: str) -> Iterator[DdpJob]:
 
 def resolve(config: DdpConfig, root: Path, code: CodeVersion, run_id: str) -> Gang:
     """Return the gang that a file asks for. Checkpoints are those of trainings of the same code, data and program."""
-    data = _dataset(root, str(config.data)) if config.data else None
+    file = str(config.data)
+    data = Dataset(file, tracked_path(root, file), tracked_digest(root, file)) if config.data else None
     same = (config.program, dict(config.environment), config.backend, data and data.digest, code.commit, code.diff)
     key = hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:12]
     return Gang(
@@ -215,9 +215,3 @@ def is_sound(event: object) -> bool:
 
 def _finite(*values: object) -> bool:
     return all(isinstance(value, int | float) and math.isfinite(value) for value in values)
-
-
-def _dataset(root: Path, data_file: str) -> Dataset:
-    digest = tracked_digest(root, data_file)
-    path = yaml.safe_load((root / data_file).read_text(encoding="utf-8"))["outs"][0]["path"]
-    return Dataset(data_file, str(PurePosixPath(data_file).parent / path), digest)

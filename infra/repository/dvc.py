@@ -13,7 +13,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Self
 
 import yaml
@@ -212,14 +212,28 @@ def tracked_digest(root: Path, data_file: str = "data.dvc") -> str:
     Raises:
         UserError: the file is missing or is not a .dvc file.
     """
+    return _tracked(root, data_file)["md5"]
+
+
+def tracked_path(root: Path, data_file: str) -> str:
+    """Return what a ``.dvc`` file tracks, relative to ``root``.
+
+    Raises:
+        UserError: the file is missing or is not a .dvc file.
+    """
+    return str(PurePosixPath(data_file).parent / _tracked(root, data_file)["path"])
+
+
+def _tracked(root: Path, data_file: str) -> dict[str, str]:
     path = root / data_file
     try:
-        return str(yaml.safe_load(path.read_text(encoding="utf-8"))["outs"][0]["md5"])
+        (output, *_) = yaml.safe_load(path.read_text(encoding="utf-8"))["outs"]
+        return {key: str(output[key]) for key in ("md5", "path")}
     except FileNotFoundError:
         raise UserError(
             Problem(str(path), "is missing: no dataset is tracked", "run the flow publish-dataset, or `dvc add data`")
         ) from None
-    except (yaml.YAMLError, KeyError, IndexError, TypeError):
+    except (yaml.YAMLError, KeyError, ValueError, TypeError):
         raise UserError(
             Problem(str(path), "is no .dvc file with an md5", f"git checkout {data_file}, or `dvc add` again")
         ) from None
