@@ -14,6 +14,7 @@ from configs.problems import Problem, UserError
 from configs.site import SITE_FILE
 from configs.storage import SmbStorage
 from infra.password import password_in
+from infra.repository.dvc import Dvc
 from infra.repository.share import Origin, open_share
 from infra.repository.share_check import check
 from infra.repository.share_choice import kept_password, on_trial, parse_choice, remember
@@ -24,6 +25,8 @@ _PASSWORD_FILES = ("MLOPS_SHARE_PASSWORD_FILE", "DVC_SMB_PASSWORD_FILE")
 
 def use_share(choice: str | None, root: Path, home: Path, console: Console) -> None:
     """Make ``choice`` the checkout's share, if there is one and it works, and say which share is used.
+
+    Plain ``dvc`` commands use it from now on, too.
 
     Raises:
         UserError: it cannot be used: no such folder, no address, no login, no right to write, or mistakes in the site
@@ -42,6 +45,9 @@ def use_share(choice: str | None, root: Path, home: Path, console: Console) -> N
                     Problem("--share", f"cannot be used, nothing was changed: {found.detail}", found.remedy)
                 )
     share = open_share(root, home, credentials=choice is not None)
+    if choice is not None:
+        with Dvc(root) as dvc:  # for plain dvc commands, before any run
+            share.configure(dvc)
     account = f" as {share.storage.account}" if isinstance(share.storage, SmbStorage) else ""
     if share.origin is Origin.CHOSEN:
         why = f", kept for this checkout (`--share {SITE}` goes back to {SITE_FILE})"
