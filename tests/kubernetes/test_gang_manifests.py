@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import kubernetes_validate
 import pytest
+from fake_api import FakeCluster, Fault
+from fake_store import RefusedError
 
 from configs.cluster import Cluster
 from configs.ddp import Kueue, Volcano
@@ -18,7 +20,9 @@ from infra.ddp.command import SHUTDOWN_S
 from infra.ddp.launch import Dataset, Gang
 from infra.guard import GRACE_S as GUARD_S
 from infra.kubernetes.check import Outside, check
+from infra.kubernetes.client import connect
 from infra.kubernetes.gang import manifests
+from infra.kubernetes.gang.launch import KubernetesLauncher
 from infra.kubernetes.gang.pod import GRACE_S, Space
 from infra.kubernetes.gang.space import space_for, space_like
 from infra.kubernetes.platform import share
@@ -268,6 +272,21 @@ def test_kueue_lets_the_job_go(gang: Gang, space: Space) -> None:
     assert job["spec"]["suspend"] is True
     assert job["metadata"]["labels"] == {**LABELS, "kueue.x-k8s.io/queue-name": "team"}
     assert job["spec"]["template"]["metadata"]["labels"] == LABELS
+
+
+def test_a_scheduler_or_a_queue_that_is_not_there_is_told(
+    gang: Gang, space: Space, cluster: FakeCluster, tmp_path: Path
+) -> None:
+    launcher = KubernetesLauncher(connect(Cluster(kubeconfig=cluster.kubeconfig())), space, tmp_path, None)
+    queued = replace(gang, scheduler=Kueue(kind="kueue", queue="team"))
+    with pytest.raises(UserError, match=r"scheduler\.kind: the cluster has no kueue"):
+        launcher.launch(queued)
+    with pytest.raises(UserError, match=r"scheduler\.kind: the cluster has no volcano"):
+        launcher.launch(replace(gang, scheduler=Volcano(kind="volcano", queue="team")))
+    missing = RefusedError(404, "NotFound", 'localqueues.kueue.x-k8s.io "team" not found')
+    cluster.faults.append(Fault("GET", "/localqueues/team$", missing))
+    with pytest.raises(UserError, match=r"scheduler\.queue: namespace ml has no LocalQueue team"):
+        launcher.launch(queued)
 
 
 @pytest.mark.parametrize("version", ["1.31", "1.33"])
