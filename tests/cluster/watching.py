@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import time
 from datetime import UTC, datetime
@@ -67,7 +66,7 @@ class Watched:
         name = os.environ.get("PYTEST_CURRENT_TEST", "").partition("[")[0].rpartition("test_")[2].split(" ")[0]
         if folder:
             kept = snapshots.portable(self.snapshot, self.run, self.kind, self.namespace, found.what)
-            Path(folder, f"{name}.json").write_text(json.dumps(kept, indent=1, default=str) + "\n")
+            snapshots.save(name, kept, Path(folder))
 
     def close(self) -> None:
         for item in reversed(self._made):
