@@ -1,4 +1,4 @@
-"""The work pool ``kubernetes``: what a run's Job is made from, what a person may set about it, and its deployments.
+"""The work pool ``kubernetes``: what a run's Job is made from, and what a person may set about it.
 
 The Job itself is rendered by Prefect's worker from the pool's base job template: a variable that has no value takes
 its key with it, which is how a run without GPUs has none in its limits. Sources: the template's rules in

@@ -18,7 +18,7 @@ from infra.kubernetes.diagnosis.causes import diagnose
 from infra.kubernetes.diagnosis.evidence import facts_of
 from infra.kubernetes.diagnosis.facts import Facts, Run
 from infra.kubernetes.diagnosis.record import Category, Diagnosis
-from infra.kubernetes.diagnosis.snapshot import read_runs, read_surroundings
+from infra.kubernetes.diagnosis.snapshot import read_objects, read_surroundings
 
 LIMIT_S = 90.0
 
@@ -45,7 +45,7 @@ class Watched:
     def facts(self) -> Facts:
         now = datetime.now(UTC)
         run = Run("quiet-owl", self.kind, self.kind.title(), now, pool="kubernetes")
-        seen = read_surroundings(self.client, self.namespace, read_runs(self.client, self.namespace))
+        seen = read_surroundings(self.client, self.namespace, read_objects(self.client, self.namespace))
         self.snapshot = seen
         return facts_of(seen, self.run, now, run)
 

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from infra.kubernetes.diagnosis.masking import clean_line
+from infra.kubernetes.diagnosis.quantities import pod_requests
 from infra.kubernetes.objects import has
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Snapshot:
     logs: dict[str, list[str]] = field(default_factory=dict)
 
 
-def read_runs(client: Client, namespace: str) -> Snapshot:
+def read_objects(client: Client, namespace: str) -> Snapshot:
     """Read the Jobs and pods of all runs and gangs in ``namespace``: two requests.
 
     Raises:
@@ -99,8 +100,6 @@ def read_surroundings(client: Client, namespace: str, seen: Snapshot, at_work: C
 
 def requested_by_node(pods: Iterable[Object]) -> dict[str, dict[str, float]]:
     """Sum what pods reserve, by node and resource; those that have ended reserve nothing."""
-    from infra.kubernetes.diagnosis.quantities import pod_requests
-
     sums: dict[str, dict[str, float]] = {}
     for pod in pods:
         node = pod.get("spec", {}).get("nodeName")
