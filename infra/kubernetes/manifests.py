@@ -12,7 +12,10 @@ MLOPS = "mlops"
 SELECTOR = f"{PART_OF}={MLOPS},{MANAGED_BY}={MLOPS}"
 """Label selector of everything that is ours."""
 
-POSTGRES, PREFECT, MLFLOW, WORKER = "postgres", "prefect", "mlflow", "worker"
+POSTGRES, PREFECT, MLFLOW, WORKER, RUN = "postgres", "prefect", "mlflow", "worker", "run"
+"""Components: servers, the worker, and what is of the runs."""
+RUN_LABEL = "prefect.io/flow-run-id"
+"""Label of a run's own Job and pod: Prefect's."""
 PREFECT_PORT, MLFLOW_PORT, POSTGRES_PORT = 4200, 5000, 5432
 ENVIRONMENT = "mlops-environment"
 CREDENTIALS = "mlops-credentials"
@@ -24,7 +27,11 @@ WORK_POOL = "kubernetes"
 
 IMAGE_USER = 10001
 """User and group of our image."""
-IMAGE_HOME = "/opt/mlops/.mlops"
+CODE = "/opt/mlops"
+"""Where our image has the code."""
+IMAGE_HOME = f"{CODE}/.mlops"
+CACHE = "/cache"
+"""Where a pod has its node's folder for the cache of DVC."""
 
 CONTAINER = {"imagePullPolicy": "IfNotPresent", "terminationMessagePolicy": "FallbackToLogsOnError"}
 """What all our containers are: images are pinned, and whoever ends badly leaves the end of his log in his pod."""

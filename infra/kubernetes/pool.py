@@ -13,15 +13,11 @@ from configs.cluster import Resources
 from configs.problems import Problem, UserError
 from configs.quantity import parse_quantity
 from infra.kubernetes.environment import login_variables
-from infra.kubernetes.manifests import ENVIRONMENT, IMAGE_HOME, IMAGE_USER, labels, pod_security
+from infra.kubernetes.manifests import CACHE, CODE, ENVIRONMENT, IMAGE_HOME, IMAGE_USER, RUN, labels, pod_security
 from infra.kubernetes.platform.share import share_volumes
 from infra.kubernetes.platform.wanted import Wanted
 from infra.kubernetes.pool_variables import variables
 
-CODE = "/opt/mlops"
-CACHE = "/cache"
-RUN = "run"
-"""Component of the Jobs of flow runs."""
 GRACE_S = 60
 """Seconds between SIGTERM and SIGKILL: the stage has 20, the last copy of its checkpoint 20, the engine the rest."""
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from infra.kubernetes.manifests import RUN_ACCOUNT, WORKER, WORKER_ACCOUNT, manifest
+from infra.kubernetes.manifests import RUN, RUN_ACCOUNT, WORKER, WORKER_ACCOUNT, manifest
 from infra.kubernetes.platform.wanted import Wanted
-
-RUN = "run"
 
 _LOOK = ("get", "list", "watch")
 _RULES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
