@@ -13,9 +13,20 @@ from configs.cluster import Resources
 from configs.problems import Problem, UserError
 from configs.quantity import parse_quantity
 from infra.kubernetes.environment import login_variables
-from infra.kubernetes.manifests import CACHE, CODE, ENVIRONMENT, IMAGE_HOME, IMAGE_USER, RUN, labels, pod_security
+from infra.kubernetes.manifests import (
+    CACHE,
+    CODE,
+    ENVIRONMENT,
+    IMAGE_HOME,
+    IMAGE_USER,
+    RUN,
+    amounts,
+    labels,
+    pod_security,
+)
 from infra.kubernetes.platform.share import share_volumes
 from infra.kubernetes.platform.wanted import Wanted
+from infra.kubernetes.pods import CACHE_MOUNT, SHM_MOUNT, cache_owner, cache_volume, shm_volume, spread
 from infra.kubernetes.pool_variables import variables
 
 GRACE_S = 60
@@ -85,13 +96,7 @@ def _job(wanted: Wanted) -> dict[str, Any]:
 
 def _pod(wanted: Wanted) -> dict[str, Any]:
     share, share_mounts = share_volumes(wanted.share, csi_smb=wanted.csi_smb)
-    cache = {"name": "cache", "mountPath": CACHE}
-    shm = {"name": "shm", "mountPath": "/dev/shm"}  # noqa: S108 the pod's shared memory
-    volumes = [
-        {"name": "cache", "hostPath": {"path": "{{ cache }}", "type": "DirectoryOrCreate"}},
-        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "{{ shm }}"}},
-    ]
-    amounts = {"cpu": "{{ cpu }}", "memory": "{{ memory }}"}
+    wanted_amounts = {"cpu": "{{ cpu }}", "memory": "{{ memory }}"}
     return {
         # Prefect's worker demands these two here; the API server drops them, and the Job's own are 1, too.
         "parallelism": 1,
@@ -104,16 +109,11 @@ def _pod(wanted: Wanted) -> dict[str, Any]:
         "nodeSelector": "{{ node_selector }}",
         "tolerations": "{{ tolerations }}",
         "affinity": "{{ affinity }}",
-        "topologySpreadConstraints": [
-            {
-                "maxSkew": 1,
-                "topologyKey": "kubernetes.io/hostname",
-                "whenUnsatisfiable": "ScheduleAnyway",
-                "labelSelector": {"matchLabels": labels(RUN)},
-            }
-        ],
+        "topologySpreadConstraints": spread(labels(RUN)),
         "securityContext": pod_security(IMAGE_USER),
-        "initContainers": [_cache_owner()],
+        "initContainers": [
+            cache_owner("{{ image }}", "{{ image_pull_policy }}", amounts("{{ cpu }}", "32Mi", "{{ cpu }}", "32Mi"))
+        ],
         "containers": [
             {
                 "name": "prefect-job",
@@ -123,38 +123,12 @@ def _pod(wanted: Wanted) -> dict[str, Any]:
                 "workingDir": CODE,
                 "envFrom": [{"configMapRef": {"name": ENVIRONMENT}}],
                 "env": [*login_variables(), *_own_environment()],
-                "resources": {"requests": dict(amounts), "limits": amounts | {"nvidia.com/gpu": "{{ gpus }}"}},
+                "resources": {"requests": wanted_amounts, "limits": wanted_amounts | {"nvidia.com/gpu": "{{ gpus }}"}},
                 "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
-                "volumeMounts": [cache, shm, *share_mounts],
+                "volumeMounts": [dict(CACHE_MOUNT), dict(SHM_MOUNT), *share_mounts],
             }
         ],
-        "volumes": [*volumes, *share],
-    }
-
-
-def _cache_owner() -> dict[str, Any]:
-    """Gives the node's folder, which the kubelet makes for root alone, to the group of the runs.
-
-    It is root without any capability: the owner of a folder may give it to a group that he is in.
-    """
-    return {
-        "name": "cache-owner",
-        "image": "{{ image }}",
-        "imagePullPolicy": "{{ image_pull_policy }}",
-        "command": ["sh", "-c", f"chgrp {IMAGE_USER} {CACHE} && chmod 0770 {CACHE}"],
-        "resources": {
-            "requests": {"cpu": "{{ cpu }}", "memory": "32Mi"},
-            "limits": {"cpu": "{{ cpu }}", "memory": "32Mi"},
-        },
-        "securityContext": {
-            "runAsNonRoot": False,
-            "runAsUser": 0,
-            "runAsGroup": IMAGE_USER,
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
-        "volumeMounts": [{"name": "cache", "mountPath": CACHE}],
+        "volumes": [cache_volume("{{ cache }}"), shm_volume("{{ shm }}"), *share],
     }
 
 
