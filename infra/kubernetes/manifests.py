@@ -9,8 +9,8 @@ PART_OF = "app.kubernetes.io/part-of"
 COMPONENT = "app.kubernetes.io/component"
 MANAGED_BY = "app.kubernetes.io/managed-by"
 MLOPS = "mlops"
-SELECTOR = f"{PART_OF}={MLOPS},{MANAGED_BY}={MLOPS}"
-"""Label selector of everything that is ours."""
+OURS = {PART_OF: MLOPS, MANAGED_BY: MLOPS}
+"""Labels of everything that is ours."""
 
 POSTGRES, PREFECT, MLFLOW, WORKER, RUN = "postgres", "prefect", "mlflow", "worker", "run"
 """Components: servers, the worker, and what is of the runs."""
@@ -40,6 +40,11 @@ CONTAINER = {"imagePullPolicy": "IfNotPresent", "terminationMessagePolicy": "Fal
 def labels(component: str) -> dict[str, str]:
     """Return the labels of everything that belongs to ``component``."""
     return {PART_OF: MLOPS, COMPONENT: component, MANAGED_BY: MLOPS}
+
+
+def shared_name(namespace: str, name: str) -> str:
+    """Return the name of an object of the whole cluster that belongs to the platform in ``namespace``."""
+    return f"{namespace}-{name}"
 
 
 def manifest(

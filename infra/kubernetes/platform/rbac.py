@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from infra.kubernetes.manifests import RUN, RUN_ACCOUNT, WORKER, WORKER_ACCOUNT, manifest
+from infra.kubernetes.manifests import RUN, RUN_ACCOUNT, WORKER, WORKER_ACCOUNT, manifest, shared_name
 from infra.kubernetes.platform.wanted import Wanted
 
 _LOOK = ("get", "list", "watch")
@@ -32,13 +32,14 @@ _GANG_RULES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("kueue.x-k8s.io", "localqueues", ("get",)),
 )
 _CLUSTER_RULES = (("", "nodes", _LOOK),)
+NODES, NODE_EVENTS = "nodes", "node-events"
 NODE_EVENTS_IN = "default"
 """Where Kubernetes keeps events about nodes."""
 
 
 def manifests(wanted: Wanted) -> list[dict[str, Any]]:
     """Return both ServiceAccounts, their Roles, and the look at nodes and their events that a diagnosis needs."""
-    nodes, events = wanted.shared_name("nodes"), wanted.shared_name("node-events")
+    nodes, events = shared_name(wanted.namespace, NODES), shared_name(wanted.namespace, NODE_EVENTS)
     accounts = (WORKER_ACCOUNT, RUN_ACCOUNT)
     return [
         *_account(wanted.namespace, WORKER_ACCOUNT, WORKER, _RULES),

@@ -31,7 +31,3 @@ class Wanted:
     def namespace(self) -> str:
         """Return the namespace of everything that has one."""
         return self.cluster.namespace
-
-    def shared_name(self, name: str) -> str:
-        """Return the name of an object of the whole cluster that belongs to this namespace's platform."""
-        return f"{self.namespace}-{name}"
