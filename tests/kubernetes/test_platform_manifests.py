@@ -290,10 +290,16 @@ def test_the_share_without_a_mount_takes_its_password_from_the_secret() -> None:
 
 def test_rights_are_the_least() -> None:
     wanted = PLATFORMS["storage class"]
-    rules = {item["resources"][0]: item["verbs"] for item in _one(wanted, "Role", "mlops-worker")["rules"]}
+    rules, gangs = (
+        {item["resources"][0]: item["verbs"] for item in _one(wanted, "Role", name)["rules"]}
+        for name in ("mlops-worker", "mlops-run")
+    )
     assert rules["jobs"] == ["create", "get", "list", "watch", "delete"]
     assert rules["pods"] == ["get", "list", "watch"]
     assert rules["pods/log"] == ["get"]
+    # Before a gang is launched, its queue is looked for (Kueue), or whether there are groups of pods (Volcano).
+    assert gangs["localqueues"] == ["get"]
+    assert gangs["podgroups"] == ["create", "get", "list", "patch", "delete"]
     for manifest in platform_manifests(wanted):
         for rule in manifest.get("rules", ()):
             assert "*" not in (*rule["verbs"], *rule["resources"], *rule["apiGroups"])
