@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+Manifest = Mapping[str, Any]
+"""An object as it is sent to the API server."""
+
 PART_OF = "app.kubernetes.io/part-of"
 COMPONENT = "app.kubernetes.io/component"
 MANAGED_BY = "app.kubernetes.io/managed-by"
@@ -35,6 +38,11 @@ CACHE = "/cache"
 
 CONTAINER = {"imagePullPolicy": "IfNotPresent", "terminationMessagePolicy": "FallbackToLogsOnError"}
 """What all our containers are: images are pinned, and whoever ends badly leaves the end of his log in his pod."""
+
+
+def title(manifest: Manifest) -> str:
+    """Return how a manifest is named to people: ``Deployment prefect``."""
+    return f"{manifest['kind']} {manifest['metadata']['name']}"
 
 
 def labels(component: str) -> dict[str, str]:

@@ -19,7 +19,8 @@ from configs.storage import DirectoryStorage, MountStorage, SmbStorage
 from infra.ddp.command import SHUTDOWN_S
 from infra.ddp.launch import Dataset, Gang
 from infra.guard import GRACE_S as GUARD_S
-from infra.kubernetes.check import Outside, check
+from infra.kubernetes.check.manifests import check
+from infra.kubernetes.check.names import Outside
 from infra.kubernetes.client import connect
 from infra.kubernetes.gang import manifests
 from infra.kubernetes.gang.launch import KubernetesLauncher

@@ -13,7 +13,8 @@ import pytest
 from configs.cluster import Cluster, Quota, State
 from configs.secret import PasswordReference
 from configs.storage import DirectoryStorage, MountStorage, SmbStorage
-from infra.kubernetes.check import Outside, check
+from infra.kubernetes.check.manifests import check
+from infra.kubernetes.check.names import Outside
 from infra.kubernetes.platform.plan import SECRETS, namespace, platform_manifests
 from infra.kubernetes.platform.share import as_seen_by_pods, share_volumes
 from infra.kubernetes.platform.wanted import Wanted

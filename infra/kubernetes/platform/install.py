@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from configs.problems import Problem, UserError
 from configs.site import Site
 from infra.kubernetes.apply import Applied, apply, read
-from infra.kubernetes.check import Outside, check
+from infra.kubernetes.check.manifests import check
+from infra.kubernetes.check.names import Outside
 from infra.kubernetes.client import api_errors_for_people, connect, is_away
 from infra.kubernetes.manifests import MANAGED_BY, MLOPS, POSTGRES, PREFECT, PREFECT_PORT
 from infra.kubernetes.objects import has
