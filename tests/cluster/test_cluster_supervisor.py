@@ -12,8 +12,8 @@ from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.batch_v1 import Job
 from lightkube.resources.core_v1 import ConfigMap, Pod
 from prefect_on_cluster import FLOWS, Prefect
-from troubles import own_address
 
+from benchmarks.kubernetes_lab import own_address
 from configs.cluster import Cluster
 from infra.kubernetes.client import connect
 from infra.kubernetes.manifests import RUN_LABEL
