@@ -198,5 +198,5 @@ class _Bars:
         if event["kind"] != "progress":
             return
         left = f", {duration(event['eta_s'])} left" if event.get("eta_s") else ""
-        said = event.get("message") or f"{event['done']}/{event['total']} {event['unit']}"
+        said = event.get("message") or f"{event['done']}/{event['total']} {event.get('unit', '')}"
         self._progress.update(self._task, completed=event["done"], total=event["total"], said=f"{said}{left}")

@@ -13,6 +13,8 @@ from cli.options import SITE
 from configs.problems import Problem, UserError
 from configs.site import SITE_FILE
 from configs.storage import SmbStorage
+from infra.password import password_in
+from infra.repository.dvc import Dvc
 from infra.repository.share import Origin, open_share
 from infra.repository.share_check import check
 from infra.repository.share_choice import kept_password, on_trial, parse_choice, remember
@@ -23,6 +25,8 @@ _PASSWORD_FILES = ("MLOPS_SHARE_PASSWORD_FILE", "DVC_SMB_PASSWORD_FILE")
 
 def use_share(choice: str | None, root: Path, home: Path, console: Console) -> None:
     """Make ``choice`` the checkout's share, if there is one and it works, and say which share is used.
+
+    Plain ``dvc`` commands use it from now on, too.
 
     Raises:
         UserError: it cannot be used: no such folder, no address, no login, no right to write, or mistakes in the site
@@ -41,6 +45,9 @@ def use_share(choice: str | None, root: Path, home: Path, console: Console) -> N
                     Problem("--share", f"cannot be used, nothing was changed: {found.detail}", found.remedy)
                 )
     share = open_share(root, home, credentials=choice is not None)
+    if choice is not None:
+        with Dvc(root) as dvc:  # for plain dvc commands, before any run
+            share.configure(dvc)
     account = f" as {share.storage.account}" if isinstance(share.storage, SmbStorage) else ""
     if share.origin is Origin.CHOSEN:
         why = f", kept for this checkout (`--share {SITE}` goes back to {SITE_FILE})"
@@ -59,7 +66,7 @@ def _password(storage: SmbStorage, home: Path) -> str:
             return given
     for name in _PASSWORD_FILES:
         if os.environ.get(name):
-            return _from_file(Path(os.environ[name]), name)
+            return password_in(Path(os.environ[name]), name, "name a readable file")
     kept = kept_password(storage, home)
     if kept is not None:
         return kept
@@ -70,14 +77,3 @@ def _password(storage: SmbStorage, home: Path) -> str:
     if not asked:
         raise UserError(Problem(what, "was not given", "try again"))
     return asked
-
-
-def _from_file(path: Path, variable: str) -> str:
-    try:
-        password = path.read_text(encoding="utf-8").rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "is no text"
-        raise UserError(Problem(f"{variable} {path}", f"cannot be read: {reason}", "name a readable file")) from None
-    if not password:
-        raise UserError(Problem(f"{variable} {path}", "is empty", "write the password alone into it"))
-    return password

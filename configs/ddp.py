@@ -18,6 +18,7 @@ from pydantic_core import PydanticCustomError
 
 from configs.loading import HIDDEN, Section, load_model
 from configs.problems import Problem, UserError
+from configs.quantity import Quantity, parse_quantity
 
 MOST_WORKERS = 1024
 _RANGE = re.compile(r"(\d+)(?::(\d+))?")
@@ -26,7 +27,6 @@ _SECRET = re.compile(r"PASSWORD|PASSWD|SECRET|TOKEN|CREDENTIAL|API_?KEY|ACCESS_?
 _OURS = re.compile(
     r"MLOPS_.*|PREFECT_.*|TORCHELASTIC_.*|(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|MASTER_(ADDR|PORT)|OMP_NUM_THREADS"
 )
-_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
 @dataclass(frozen=True)
@@ -52,21 +52,10 @@ def _workers(value: Any) -> Workers:
     return Workers(least, most)
 
 
-def memory_bytes(quantity: str) -> int:
-    """Bytes of a memory size as Kubernetes writes it: ``512Mi``, ``2Gi``, ``1.5G``.
-
-    Raises:
-        ValueError: it is none.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kMGT]|[KMGT]i)?", quantity)
-    if match is None or float(match[1]) == 0:
+def _memory(text: str) -> str:
+    if parse_quantity(text) < 1:
         raise ValueError("write a size as 512Mi or 2Gi")
-    return int(float(match[1]) * _UNITS[match[2] or ""])
-
-
-def _memory(value: Any) -> str:
-    memory_bytes(str(value))
-    return str(value)
+    return text
 
 
 def _script(text: str) -> str:
@@ -94,7 +83,7 @@ class Worker(Section):
     """What one worker has: on one machine a share of it, on Kubernetes a pod."""
 
     cpu: float = Field(1.0, gt=0, le=1024, description="cores, shared by the worker's processes")
-    memory: Annotated[str, BeforeValidator(_memory)] = Field("2Gi", description="as 512Mi or 2Gi")
+    memory: Annotated[Quantity, AfterValidator(_memory)] = Field("2Gi", description="as 512Mi or 2Gi")
     gpus: int = Field(0, ge=0, le=64)
 
 

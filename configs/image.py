@@ -30,7 +30,7 @@ class ImageBuild(Section):
     base: str | None = Field(
         None, pattern=r"^\S+$", description="an image with Python 3.11 to 3.13; left out: that of the Dockerfile"
     )
-    torch: Torch = Field("cuda", description="`cpu`: without the CUDA libraries, a fifth of the size")
+    torch: Torch = Field("cuda", description="`cpu`: without the CUDA libraries")
     torch_index: Annotated[str, AfterValidator(_index)] | None = Field(
         None, description="where the wheels of torch without CUDA are; left out: PyTorch's own index"
     )

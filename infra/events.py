@@ -8,25 +8,37 @@ from pathlib import Path
 from typing import Any
 
 
-class EventReader:
-    """Reads what is new in an event file at each call; half a line is left for the next."""
+class LineReader:
+    """Reads what is new in a text file at each call; half a line is left for the next."""
 
-    def __init__(self, path: Path) -> None:
-        """Begin at the present end of ``path``, which need not exist yet."""
-        self.path = path
-        self._offset = path.stat().st_size if path.exists() else 0
+    def __init__(self, path: Path, offset: int = 0) -> None:
+        """Begin at byte ``offset`` of ``path``, which need not exist yet."""
+        self._path, self._offset = path, offset
 
-    def new(self) -> Iterator[dict[str, Any]]:
-        """Yield the events since the last call, in order."""
-        if not self.path.exists():
+    def new(self) -> Iterator[str]:
+        """Yield the lines since the last call, in order, without their ends."""
+        if not self._path.exists():
             return
-        with self.path.open("rb") as file:
+        with self._path.open("rb") as file:
             file.seek(self._offset)
             for line in file:
                 if not line.endswith(b"\n"):
                     return
                 self._offset += len(line)
-                try:
-                    yield json.loads(line)
-                except json.JSONDecodeError:
-                    continue  # a line cut by a full disk
+                yield line.decode("utf-8", "replace").rstrip()
+
+
+class EventReader:
+    """Reads what is new in an event file at each call."""
+
+    def __init__(self, path: Path) -> None:
+        """Begin at the present end of ``path``, which need not exist yet."""
+        self._lines = LineReader(path, path.stat().st_size if path.exists() else 0)
+
+    def new(self) -> Iterator[dict[str, Any]]:
+        """Yield the events since the last call, in order."""
+        for line in self._lines.new():
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError:
+                continue  # a line cut by a full disk

@@ -35,7 +35,7 @@ def read_password(reference: PasswordReference, what: str, root: Path, home: Pat
         return value
     path = password_path(reference, root)
     if path is not None:
-        return _read(path, what, otherwise)
+        return _private(path, what, otherwise)
     name = str(reference.prefect_secret)
     try:
         return rest.prefect_secret(home, name)
@@ -44,16 +44,28 @@ def read_password(reference: PasswordReference, what: str, root: Path, home: Pat
         raise UserError(Problem(what, str(error), remedy)) from None
 
 
-def _read(path: Path, what: str, otherwise: str) -> str:
+def password_in(path: Path, what: str, remedy: str) -> str:
+    """Return the text of a password's file, without the line's end.
+
+    Args:
+        what: whose password it is, or what names the file.
+        remedy: what to do where it cannot be read.
+
+    Raises:
+        UserError: it cannot be read, or is empty.
+    """
     try:
-        mode = path.stat().st_mode
         password = path.read_text(encoding="utf-8").rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "is no text"
-        remedy = f"write it there (chmod 600 {path}){otherwise}"
         raise UserError(Problem(what, f"{path} cannot be read: {reason}", remedy)) from None
     if not password:
         raise UserError(Problem(what, f"{path} is empty", "write the password alone into it"))
-    if stat.S_IMODE(mode) & 0o077:
+    return password
+
+
+def _private(path: Path, what: str, otherwise: str) -> str:
+    password = password_in(path, what, f"write it there (chmod 600 {path}){otherwise}")
+    if stat.S_IMODE(path.stat().st_mode) & 0o077:
         raise UserError(Problem(what, f"others can read {path}", f"chmod 600 {path}, and change the password"))
     return password

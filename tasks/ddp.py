@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,10 +13,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
+from prefect.exceptions import TerminationSignal
 
-from configs.ddp import DdpConfig, load_ddp, memory_bytes
+from configs.ddp import DdpConfig, load_ddp
 from configs.home import home_folder
 from configs.problems import UserError
+from configs.quantity import parse_quantity
 from infra.ddp import torchrun
 from infra.ddp.launch import Dataset, Gang, Launcher, Outcome, Watch
 from infra.repository.code import code_version, find_root
@@ -57,9 +60,11 @@ class DdpJob(Place):
 
 @contextmanager
 def open_ddp_job(config_path: str) -> Iterator[DdpJob]:
-    """Read the file and resolve the gang; on leaving, in whatever way, remove what was launched.
+    """Read the file and resolve the gang; on leaving, remove what was launched.
 
-    The checkpoints stay, for a run that goes on from them, unless the training succeeded.
+    Where only this process is stopped, as by the eviction of its pod, a gang on a cluster goes on: the run is started
+    again and adopts it, and one whose run is over is found by the supervisor. The checkpoints stay, for a run that goes
+    on from them, unless the training succeeded.
 
     Raises:
         UserError: no checkout, a file with mistakes (all of them), or a share that cannot be used as configured.
@@ -72,6 +77,9 @@ def open_ddp_job(config_path: str) -> Iterator[DdpJob]:
         launcher = open_launcher(root, place.home)
         try:
             yield DdpJob(**vars(place), config_path=config_path, config=config, gang=gang, launcher=launcher)
+        except TerminationSignal:
+            launcher.leave(gang)
+            raise
         except BaseException:
             launcher.remove(gang)
             raise
@@ -92,7 +100,7 @@ def resolve(config: DdpConfig, root: Path, code: CodeVersion, run_id: str) -> Ga
         most=config.workers.most,
         processes=config.worker_processes,
         cpu=config.worker.cpu,
-        memory=memory_bytes(config.worker.memory),
+        memory=int(parse_quantity(config.worker.memory)),
         gpus=config.worker.gpus,
         environment=config.environment,
         backend=config.backend,
@@ -186,18 +194,27 @@ def follow(job: DdpJob, tracking: Tracking) -> Outcome:
     return outcome
 
 
-def is_sound(event: Mapping[str, Any]) -> bool:
-    """Whether an event, which any script may have written, has what its kind needs (see :mod:`ml.events`)."""
-    if event.get("kind") == "epoch":
-        numbers = (event.get("epoch"), event.get("epochs"), *_values(event.get("metrics")))
-        return all(isinstance(value, int | float) for value in numbers) and bool(event["epochs"])
-    if event.get("kind") == "progress":
-        return all(isinstance(event.get(key), int | float) for key in ("done", "total"))
-    return event.get("kind") == "note" and isinstance(event.get("message"), str)
+def is_sound(event: object) -> bool:
+    """Whether a line of JSON, which any script may have written, is an event with what its kind needs.
+
+    See :mod:`ml.events`; texts, parameters and the time left may be missing.
+    """
+    if not isinstance(event, dict) or not _finite(event.get("eta_s") or 0):
+        return False
+    kind = event.get("kind")
+    if kind == "epoch":
+        metrics = event.get("metrics")
+        values = metrics.values() if isinstance(metrics, dict) else [None]
+        told = all(isinstance(value, int | float) for value in values)
+        return told and _finite(event.get("epoch"), event.get("epochs")) and bool(event["epochs"])
+    if kind == "progress":
+        texts = (event.get(key, "") for key in ("unit", "message"))
+        return _finite(event.get("done"), event.get("total")) and all(isinstance(text, str) for text in texts)
+    return kind == "note" and isinstance(event.get("message"), str) and isinstance(event.get("params") or {}, dict)
 
 
-def _values(metrics: object) -> list[object]:
-    return list(metrics.values()) if isinstance(metrics, dict) else [None]
+def _finite(*values: object) -> bool:
+    return all(isinstance(value, int | float) and math.isfinite(value) for value in values)
 
 
 def _dataset(root: Path, data_file: str) -> Dataset:

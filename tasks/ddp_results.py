@@ -15,6 +15,7 @@ from infra.tracking.registry import Candidate, Registration
 from infra.tracking.tracker import ChampionRef
 from infra.tracking.training import DataVersion, flatten, user
 from tasks.ddp import DdpJob
+from tasks.registry import have_judged
 from tasks.report import publish_artifacts
 from tasks.summary import Summary, markdown
 from tasks.tracking import Tracking, data_version, describe, track
@@ -66,13 +67,7 @@ def register_output(job: DdpJob, tracking: Tracking) -> tuple[ChampionRef | None
         by=user(),
         mode=rule.mode,
     )
-    run.register(files, candidate)
-    registration = run.registration()
-    if registration is None:
-        log().warning("the tracker does not answer: the model is registered and judged when it is back")
-    else:
-        log().info("%s/%d: %s", registration.name, registration.number, registration.reason)
-    return champion, registration
+    return champion, have_judged(run, files, candidate)
 
 
 @verb("report")

@@ -30,7 +30,7 @@ class ProgressArtifact:
             self._done, self._epochs = event["epoch"], event["epochs"]
             self._show(float(self._done), f"epoch {self._done} of {self._epochs}")
         elif event["kind"] == "progress" and self._epochs and time.monotonic() - self._told > EVERY_S:
-            self._show(self._done + event["done"] / max(event["total"], 1), event["message"])
+            self._show(self._done + event["done"] / max(event["total"], 1), event.get("message", ""))
 
     def _show(self, epochs: float, said: str) -> None:
         percent = 100.0 * epochs / self._epochs

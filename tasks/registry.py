@@ -12,7 +12,7 @@ from configs.problems import UserError
 from infra.tracking.download import download_model
 from infra.tracking.entities import TrackerError
 from infra.tracking.registry import Candidate, Registration
-from infra.tracking.tracker import ChampionRef
+from infra.tracking.tracker import ChampionRef, TrainingRun
 from infra.tracking.training import flatten, user
 from tasks.job import Job
 from tasks.modules import run_module
@@ -64,7 +64,12 @@ def register(job: Job, tracking: Tracking, champion: ChampionRef | None) -> Regi
         champion=champion.number if champion is not None and comparable else None,
         champion_metrics=champion.metrics if champion is not None and comparable else None,
     )
-    run.register({name: job.root / "models" / name for name in MODEL_FILES}, candidate)
+    return have_judged(run, {name: job.root / "models" / name for name in MODEL_FILES}, candidate)
+
+
+def have_judged(run: TrainingRun, files: Mapping[str, Path], candidate: Candidate) -> Registration | None:
+    """Register files (by their path in the version) and say the verdict; None when the tracker is away."""
+    run.register(files, candidate)
     registration = run.registration()
     if registration is None:
         log().warning("the tracker does not answer: the model is registered and judged when it is back")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -16,6 +17,10 @@ os.environ.update(
     ORT_DISABLE_TELEMETRY="1",
     YOLO_OFFLINE="true",
 )
+
+# What a shell starts in the background ignores Ctrl-C, and so does all that it starts: some tests press it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = ["stack_fixtures"]
 

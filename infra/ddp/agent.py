@@ -25,10 +25,11 @@ from pathlib import Path
 from types import FrameType
 
 from configs.problems import UserError
-from infra.ddp.command import TORCHRUN
+from infra.ddp.command import TORCHRUN, attempts, torchrun_environment
 from infra.ddp.failure import Transcript
 from infra.ddp.peers import Peers
-from infra.ddp.worker_log import READY, STARTED, EventLines, WorkerLog
+from infra.ddp.worker_log import READY, STARTED, WorkerLog
+from infra.events import LineReader
 from infra.process import guarded, pump
 
 PASSING = 75
@@ -37,10 +38,6 @@ SAY_S = 10.0
 """Seconds between two notes that say who is missing."""
 
 _RENDEZVOUS = re.compile(r"\b(Rendezvous(Connection|Timeout|Closed|State)Error|Dist(Network|Store)Error)\b.*")
-
-_TORCHRUN = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
-"""Torch 2.15's rank 0 otherwise publishes the ranks' store in its first round alone: a pod that replaces another waits
-for it for a minute, and all end with ``DistStoreError``."""
 
 
 class TerminatedError(Exception):
@@ -69,7 +66,8 @@ class Agent:
         self._log_dir = Path(options.log_dir)
         self._said_at = time.monotonic()
         events = _make_folders()
-        self._events = EventLines(events if self._index == 0 else None)
+        # From the first one on: those that an earlier pod has told are told again.
+        self._events = LineReader(events) if events is not None and self._index == 0 else None
 
     def run(self) -> int:
         """Run torchrun to its end, again where only the rendezvous was lost; return the worker's exit code."""
@@ -118,7 +116,7 @@ class Agent:
         """Run torchrun once. Returns the worker's exit code, and why the rendezvous failed where that ended it."""
         transcript = Transcript()
         lost: str | None = None
-        attempts, waiting = self._attempts(), True
+        starts, waiting = len(attempts(self._log_dir)), True
 
         def on_line(line: str) -> None:
             nonlocal lost, waiting
@@ -128,16 +126,16 @@ class Agent:
                 lost = match[0]
 
         def on_tick() -> None:
-            nonlocal attempts, waiting
-            for text in self._events.new():
+            nonlocal starts, waiting
+            for text in self._events.new() if self._events else ():
                 self._log.event(text)
-            if (now := self._attempts()) != attempts:
-                attempts, waiting = now, False
-                self._log.note(f"{STARTED}, attempt {attempts}")
+            if (now := len(attempts(self._log_dir))) != starts:
+                starts, waiting = now, False
+                self._log.note(f"{STARTED}, attempt {starts}")
             elif waiting:
                 self._say_missing()
 
-        child = guarded(self._command(), cwd=Path.cwd(), env={**os.environ, **_TORCHRUN, "PYTHONPATH": _python_path()})
+        child = guarded(self._command(), cwd=Path.cwd(), env=torchrun_environment(Path.cwd(), os.environ))
         try:
             pump(child, lambda line: False, on_line, on_tick)
             status = child.wait()
@@ -155,10 +153,6 @@ class Agent:
         host = f",is_host={int(self._index == 0)}"
         given = [item + host if item.startswith("--rdzv-conf=") else item for item in self._options.torchrun]
         return [sys.executable, *TORCHRUN, f"--local-addr={self._peers.name(self._index)}", *given]
-
-    def _attempts(self) -> int:
-        """How often ranks were started here: torchrun makes a folder each time."""
-        return len(list(self._log_dir.glob("*/attempt_*")))
 
     def _say_missing(self) -> None:
         if time.monotonic() - self._said_at < SAY_S:
@@ -181,11 +175,6 @@ def _make_folders() -> Path | None:
     events = Path(os.environ["MLOPS_EVENTS"])
     events.parent.mkdir(parents=True, exist_ok=True)
     return events
-
-
-def _python_path() -> str:
-    """The code's root first: a script finds the project's modules as ``python -m`` would."""
-    return os.pathsep.join(filter(None, (str(Path.cwd()), os.environ.get("PYTHONPATH"))))
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

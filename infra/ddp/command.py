@@ -1,9 +1,10 @@
-"""How torchrun is started for a gang, and what its ranks find in their environment. Pure."""
+"""How torchrun is started for a gang, what its ranks find in their environment, and how often they were started."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 from infra.ddp.launch import Gang
 
@@ -66,3 +67,22 @@ def rank_environment(
 def threads_a_rank(cores: float, ranks: int) -> int:
     """Return the CPU threads of each of ``ranks`` processes that share ``cores``."""
     return max(1, int(cores / ranks))
+
+
+def torchrun_environment(root: Path, inherited: Mapping[str, str]) -> dict[str, str]:
+    """Return the whole environment of a torchrun: ``inherited``, and what every one of ours needs.
+
+    The code's root comes first where modules are looked for: a script finds the project's as ``python -m`` would.
+
+    Torch 2.15 otherwise keeps one store for the ranks of all rounds (``torch/distributed/rendezvous.py`` takes it for a
+    new one each time): ranks that start again find the addresses of those that are gone, fail with ``Connection
+    refused`` or hang. As its address is published in the first round alone, a pod that replaces another waits for it
+    for a minute, and all end with ``DistStoreError``.
+    """
+    path = os.pathsep.join(filter(None, (str(root), inherited.get("PYTHONPATH"))))
+    return {**inherited, "PYTHONPATH": path, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+
+
+def attempts(log_dir: Path) -> list[Path]:
+    """Return the folders that torchrun makes in its ``log_dir``: one each time that it starts the ranks."""
+    return list(log_dir.glob("*/attempt_*"))

@@ -34,10 +34,6 @@ class RankFailure:
     exitcode: int
     host: str
 
-    def how(self) -> str:
-        """Return how it ended, in words."""
-        return ended(self.exitcode)
-
 
 class Transcript:
     """What a gang printed, as far as its error needs it: torchrun's own last lines and those of each rank."""
@@ -80,7 +76,9 @@ class Transcript:
         first = failures[0]
         again = f" after {self.restarts} restart{'s' * (self.restarts != 1)}" if self.restarts else ""
         said = "\n".join(self.last_words(first.rank)) or "(it said nothing)"
-        return Problem(f"{gang}, rank {first.rank}", f"{first.how()}{again}; its last lines:\n{said}", _remedy(first))
+        return Problem(
+            f"{gang}, rank {first.rank}", f"{ended(first.exitcode)}{again}; its last lines:\n{said}", _remedy(first)
+        )
 
     def is_victim(self, failure: RankFailure) -> bool:
         """Whether a rank seems to have failed only because it lost another."""

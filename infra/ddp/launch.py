@@ -128,6 +128,9 @@ class Launcher(Protocol):
     def collect(self, gang: Gang, folder: Path) -> None:
         """Bring all ranks' logs to ``folder/logs`` and what rank 0 left to ``folder/output``, of an ended gang too."""
 
+    def leave(self, gang: Gang) -> None:
+        """Stop looking after a gang that another process of the same flow run may adopt; where none can: remove it."""
+
     def remove(self, gang: Gang) -> None:
         """End the gang if it runs and remove all that was launched, but not its checkpoints; gone already: nothing."""
 

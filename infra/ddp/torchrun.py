@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,19 @@ from pathlib import Path
 import psutil
 
 from configs.problems import Problem, UserError
-from infra.ddp.command import TORCHRUN, rank_environment, threads_a_rank, torchrun_options
+from infra.ddp.command import (
+    TORCHRUN,
+    attempts,
+    rank_environment,
+    threads_a_rank,
+    torchrun_environment,
+    torchrun_options,
+)
 from infra.ddp.failure import Transcript
 from infra.ddp.launch import Gang, Launcher, Outcome, Watch
 from infra.events import EventReader
 from infra.process import Child, guarded, pump
+from infra.tracking.machine import cores, gpus
 
 ALL_RANKS = "all-ranks.log"
 """What all ranks and torchrun said, in the order in which it was read."""
@@ -40,7 +47,7 @@ class _Running:
     log_dir: Path
 
     def restarts(self) -> int:
-        return max(0, len(list(self.log_dir.glob("*/attempt_*"))) - 1)
+        return max(0, len(attempts(self.log_dir)) - 1)
 
 
 class LocalLauncher:
@@ -68,7 +75,7 @@ class LocalLauncher:
         (folder / "events.jsonl").unlink(missing_ok=True)
         environment = rank_environment(
             gang,
-            threads=threads_a_rank(min(gang.cpu * workers, _cores()), ranks),
+            threads=threads_a_rank(min(gang.cpu * workers, cores()), ranks),
             data=str(self.root / gang.data.folder) if gang.data else None,
             checkpoints=str(checkpoints),
             output=str(folder / "output"),
@@ -78,7 +85,7 @@ class LocalLauncher:
         torchrun = guarded(
             [sys.executable, *TORCHRUN, "--local-addr=127.0.0.1", *options],
             cwd=self.root,
-            env={**os.environ, **environment, "PYTHONPATH": _python_path(self.root)},
+            env=torchrun_environment(self.root, {**os.environ, **environment}),
         )
         self._running[gang.name] = _Running(torchrun, log_dir)
 
@@ -114,13 +121,17 @@ class LocalLauncher:
         logs.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             shutil.copyfile(source / ALL_RANKS, logs / ALL_RANKS)
-        attempts = sorted((source / "ranks").glob("*/*/attempt_*"), key=lambda path: path.stat().st_mtime)
-        for number, attempt in enumerate(attempts):
+        started = (attempt for log_dir in (source / "ranks").glob("*") for attempt in attempts(log_dir))
+        for number, attempt in enumerate(sorted(started, key=lambda path: path.stat().st_mtime)):
             for file in attempt.glob("*/*.log"):
                 if file.stat().st_size:
                     shutil.copyfile(file, logs / f"rank-{file.parent.name}.attempt-{number}.{file.name}")
         if (source / "output").is_dir():
             shutil.copytree(source / "output", folder / "output", dirs_exist_ok=True)
+
+    def leave(self, gang: Gang) -> None:
+        """Remove the gang: torchrun ends with the process that started it."""
+        self.remove(gang)
 
     def remove(self, gang: Gang) -> None:
         """End torchrun with its ranks, and remove the gang's files but its checkpoints."""
@@ -139,36 +150,19 @@ class LocalLauncher:
 
     def _workers(self, gang: Gang) -> int:
         """As many workers as the machine has room for, from the least to the most."""
-        room = int(_cores() / gang.cpu)
+        room = int(cores() / gang.cpu)
         if gang.gpus:
-            room = gpus() // gang.gpus
+            there = len(gpus())
+            room = there // gang.gpus
             if room < gang.least:
                 raise UserError(
                     Problem(
                         gang.name,
-                        f"needs {gang.least * gang.gpus} GPUs, this machine has {gpus()}",
+                        f"needs {gang.least * gang.gpus} GPUs, this machine has {there}",
                         "lower workers or worker.gpus, or run it on Kubernetes",
                     )
                 )
         return max(gang.least, min(room, gang.most))
-
-
-def gpus() -> int:
-    """Return the NVIDIA GPUs of this machine."""
-    try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return 0
-    return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _python_path(root: Path) -> str:
-    """The code's root first: a script finds the project's modules as ``python -m`` would."""
-    return os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
 
 
 def _end_ranks(name: str) -> None:

@@ -7,7 +7,6 @@ begin with :data:`NOTE`, events of rank 0 with :data:`EVENT`; all others are tor
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -43,22 +42,3 @@ class WorkerLog:
     def event(self, text: str) -> None:
         """Write an event of rank 0."""
         self.line(f"{EVENT}{text}")
-
-
-class EventLines:
-    """The lines of rank 0's file of events; those of earlier pods come first, again."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._path, self._offset = path, 0
-
-    def new(self) -> Iterator[str]:
-        """Yield the lines since the last call; half a line is left for the next."""
-        if self._path is None or not self._path.exists():
-            return
-        with self._path.open("rb") as file:
-            file.seek(self._offset)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    return
-                self._offset += len(line)
-                yield line.decode("utf-8", "replace").rstrip()

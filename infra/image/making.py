@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-from infra.image.build import build, push
+from configs.image import Builder
+from infra.image.build import Say, build, push
 from infra.image.builders import find_builder
 from infra.image.plan import Plan, make_plan
 from infra.image.record import ImageRecord, add_record
 from infra.registry.client import RegistryClient
 from infra.registry.login import Login, ca_path, find_login
-
-Say = Callable[[str], None]
 
 
 @dataclass
@@ -32,6 +32,15 @@ class Making:
     _client: RegistryClient
     digest: str | None = None
 
+    @cached_property
+    def builder(self) -> Builder:
+        """Return the site's builder, or the first that works: each is asked once, which takes a while.
+
+        Raises:
+            UserError: none works.
+        """
+        return find_builder(self.plan.settings.builder)
+
     def find(self) -> bool:
         """Whether the registry has the very image already: nothing is to be built then.
 
@@ -43,12 +52,12 @@ class Making:
         return self.digest is not None
 
     def build(self, say: Say) -> None:
-        """Build it with the site's builder, or the first that works.
+        """Build it.
 
         Raises:
             UserError: no builder works, or the build failed.
         """
-        build(self.plan, find_builder(self.plan.settings.builder), self._login, say)
+        build(self.plan, self.builder, self._login, say)
 
     def push(self, say: Say) -> None:
         """Push what was built.
@@ -57,7 +66,7 @@ class Making:
             RegistryError: the registry refused it; RegistryAwayError where another try may help.
             UserError: the builder failed.
         """
-        self.digest = push(self.plan, find_builder(self.plan.settings.builder), self._login, self._client, say)
+        self.digest = push(self.plan, self.builder, self._login, self._client, say)
 
     def record(self) -> ImageRecord:
         """Make it the image that deployments use.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import subprocess
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -13,10 +12,10 @@ from tempfile import TemporaryDirectory
 
 from configs.problems import Problem, UserError
 from infra.image.record import now
+from infra.repository.code import IMAGE_FILE
 from infra.repository.git import GENERATED, CodeVersion, code_version, git
 
 LOCK = "requirements.lock"
-IMAGE_FILE = "image.json"
 _SHOWN = 20
 
 
@@ -73,24 +72,12 @@ def export(source: Source, folder: Path) -> None:
     """
     with TemporaryDirectory(prefix="mlops-index-") as place:
         index = {"GIT_INDEX_FILE": str(Path(place) / "index")}
-        _git(source.root, index, "read-tree", source.code.commit)
+        git(source.root, "read-tree", source.code.commit, env=index)
         if source.code.diff:
-            _git(source.root, index, "apply", "--cached", "--whitespace=nowarn", "-", said=source.code.diff)
-        _git(source.root, index, "checkout-index", "--all", f"--prefix={folder}/")
+            git(source.root, "apply", "--cached", "--whitespace=nowarn", "-", given=source.code.diff, env=index)
+        git(source.root, "checkout-index", "--all", f"--prefix={folder}/", env=index)
     about = asdict(source.code) | {"lock_sha256": source.lock_sha256, "built": now()}
     (folder / IMAGE_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     committed = datetime.fromisoformat(source.code.date).timestamp()
     for path in [*folder.rglob("*"), folder]:
         os.utime(path, (committed, committed), follow_symlinks=False)
-
-
-def _git(root: Path, index: dict[str, str], *arguments: str, said: str = "") -> None:
-    done = subprocess.run(
-        ["git", "-C", str(root), *arguments],
-        input=said,
-        text=True,
-        capture_output=True,
-        env={**os.environ, **index, "LC_ALL": "C"},
-    )
-    if done.returncode:
-        raise UserError(Problem(f"git {arguments[0]} in {root}", done.stderr.strip(), "git status"))

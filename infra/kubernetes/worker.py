@@ -45,6 +45,8 @@ def main() -> None:
     parser.add_argument("--ready", type=Path, help="file that is touched whenever runs are looked for: for probes")
     help_patience = "how long a run waits for the cluster's API before it is Crashed (default: a day)"
     parser.add_argument("--patience", type=float, default=PATIENCE_S, metavar="SECONDS", help=help_patience)
+    help_retries = "starts of a run after it lost its node or its place there (default: %(default)s)"
+    parser.add_argument("--retries", type=int, default=Cluster().retries, help=help_retries)
     arguments = parser.parse_args()
     _check()
     # Read when the integration is imported, below.
@@ -119,7 +121,7 @@ async def _until_stopped(arguments: argparse.Namespace) -> None:
 async def _supervise(arguments: argparse.Namespace, stopping: asyncio.Event) -> None:
     from infra.kubernetes.supervisor import supervise
 
-    cluster = Cluster(namespace=arguments.namespace)
+    cluster = Cluster(namespace=arguments.namespace, retries=arguments.retries)
     client = await asyncio.to_thread(connect, cluster)
     await supervise(cluster, client, arguments.pool, stopping)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,8 +44,11 @@ class CodeVersion:
         return bool(self.diff or self.unknown)
 
 
-def git(root: Path, *arguments: str, check: bool = True) -> str:
+def git(root: Path, *arguments: str, check: bool = True, given: str = "", env: Mapping[str, str] | None = None) -> str:
     """Run git in ``root`` and return its standard output, without the last newline.
+
+    Args:
+        given: its standard input. env: variables besides those of this process.
 
     Raises:
         UserError: git is missing, or failed (with its message) and ``check`` is true.
@@ -55,8 +58,8 @@ def git(root: Path, *arguments: str, check: bool = True) -> str:
             ["git", "-C", str(root), *arguments],
             capture_output=True,
             text=True,
-            env={**os.environ, "LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"},
-            stdin=subprocess.DEVNULL,
+            env={**os.environ, "LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", **(env or {})},
+            input=given,
         )
     except FileNotFoundError:
         raise UserError(Problem("git", "is not installed", "install git (apt-get install git)")) from None

@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 
 from infra.findings import Finding, Level
-from infra.registry import check as registry_check
+from infra.image import check as image_check
 from infra.repository import share_check
 from infra.stack import ports, processes, rest
 from infra.stack.state import LOOPBACK, MLFLOW, PREFECT, WORK_POOL, WORKER, load_stack
@@ -184,7 +184,7 @@ def _worker(place: Place) -> Result:
 
 
 def _registry(place: Place) -> list[Finding]:
-    return registry_check.check(place.checkout, place.home)
+    return image_check.check(place.checkout, place.home)
 
 
 def _gpu(place: Place) -> Result:

@@ -40,13 +40,27 @@ def machine_facts() -> Machine:
         hostname=os.environ.get("MLOPS_NODE") or platform.node() or "unknown",
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         cpu=_cpu(),
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cores=cores(),
         memory_gb=round(psutil.virtual_memory().total / 1e9, 1),
-        gpus=_gpus(),
+        gpus=gpus(),
         python=platform.python_version(),
         versions=_versions(),
         pod=os.environ.get("MLOPS_POD", ""),
     )
+
+
+def cores() -> int:
+    """Return the processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def gpus() -> tuple[str, ...]:
+    """Return the names of the NVIDIA GPUs, by NVIDIA's own tool: importing torch for this would take seconds."""
+    if shutil.which("nvidia-smi") is None:
+        return ()
+    # Several GPUs that nobody uses wake up one after the other.
+    names = _output(["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"], timeout_s=30)
+    return tuple(line.strip() for line in names.splitlines() if line.strip())
 
 
 def _cpu() -> str:
@@ -60,14 +74,6 @@ def _cpu() -> str:
     return match.group(1).strip() if match else platform.processor() or platform.machine()
 
 
-def _gpus() -> tuple[str, ...]:
-    """By NVIDIA's own tool: importing torch for this would take seconds."""
-    if shutil.which("nvidia-smi") is None:
-        return ()
-    names = _output(["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"])
-    return tuple(line.strip() for line in names.splitlines() if line.strip())
-
-
 def _versions() -> dict[str, str]:
     versions = {}
     for package in PACKAGES:
@@ -78,8 +84,8 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _output(command: list[str]) -> str:
+def _output(command: list[str], timeout_s: float = 5) -> str:
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return ""

@@ -6,6 +6,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from site_files import SHIPPED, write
 
 from configs.problems import UserError
 from configs.quantity import parse_quantity
@@ -13,33 +14,22 @@ from configs.site import load_site
 from configs.storage import MountStorage
 
 
-def _site(folder: Path, text: str) -> Path:
-    path = folder / "site.yaml"
-    path.write_text(f"storage: {{kind: directory}}\n{text}", encoding="utf-8")
-    return path
-
-
 def test_everything_may_be_left_out(tmp_path: Path) -> None:
-    cluster = load_site(_site(tmp_path, "cluster: {}\n")).cluster
+    cluster = load_site(write(tmp_path, "cluster: {}\n")).cluster
     assert cluster is not None
     assert cluster.namespace == "mlops"
     assert cluster.images.postgres.startswith("docker.io/library/postgres:17.")
     assert str(cluster.cache) == "/var/lib/mlops/cache"
     assert cluster.training.priority_class == "mlops-training"
-    assert load_site(_site(tmp_path, "")).cluster is None
+    assert load_site(write(tmp_path, "")).cluster is None
 
 
-def test_the_shipped_example_is_a_site() -> None:
-    lines = Path("configs/site.yaml").read_text(encoding="utf-8").splitlines()
+def test_the_shipped_example_is_a_site(tmp_path: Path) -> None:
+    lines = SHIPPED.read_text(encoding="utf-8").splitlines()
     begin = lines.index("# cluster:")
     end = next((i for i, line in enumerate(lines) if i > begin and not line.startswith("#   ")), len(lines))
     text = "\n".join(line.removeprefix("# ") for line in lines[begin:end])
-    path = Path("configs/site.yaml").with_name("example-of-a-test.yaml")
-    try:
-        path.write_text(f"storage: {{kind: directory}}\n{text}\n", encoding="utf-8")
-        cluster = load_site(path).cluster
-    finally:
-        path.unlink()
+    cluster = load_site(write(tmp_path, f"{text}\n")).cluster
     assert cluster is not None
     assert isinstance(cluster.share, MountStorage)
     assert cluster.quota.gpus == 2
@@ -65,7 +55,7 @@ def test_the_shipped_example_is_a_site() -> None:
 )
 def test_mistakes_are_told_with_their_key(tmp_path: Path, text: str, key: str, remedy: str) -> None:
     with pytest.raises(UserError) as raised:
-        load_site(_site(tmp_path, f"cluster:\n  {text}\n"))
+        load_site(write(tmp_path, f"cluster:\n  {text}\n"))
     (problem,) = raised.value.problems
     assert problem.where.endswith(f":3 cluster.{key}")
     assert remedy in problem.remedy

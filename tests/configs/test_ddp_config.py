@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from configs.ddp import DdpConfig, Workers, load_ddp, memory_bytes
+from configs.ddp import DdpConfig, Workers, load_ddp
 from configs.problems import UserError
+from configs.quantity import parse_quantity
 
 ROOT = Path(__file__).parents[2]
 GOOD = "name: toy\nscript: toy.py\npromote: {metric: loss, mode: min}\n"
@@ -25,8 +26,11 @@ def load(checkout: Path, text: str) -> DdpConfig:
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("ddp*.yaml")), ids=lambda path: path.name)
-def test_shipped_files_are_valid(path: Path) -> None:
-    config = load_ddp(path.relative_to(ROOT), ROOT)
+def test_shipped_files_are_valid(path: Path, tmp_path: Path) -> None:
+    for name in ("configs", "ml", "data.dvc"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "fashion-mnist.dvc").touch()  # which is not shipped: README tells how a user makes it
+    config = load_ddp(path.relative_to(ROOT), tmp_path)
     assert config.workers.most >= 1
 
 
@@ -49,8 +53,14 @@ def test_processes_of_a_worker(checkout: Path, gpus: int, processes: str | int, 
     assert config.worker_processes == count
 
 
-def test_memory_is_written_as_kubernetes_does() -> None:
-    assert [memory_bytes(size) for size in ("512Mi", "1.5Gi", "2G", "7")] == [512 << 20, 3 << 29, 2_000_000_000, 7]
+def test_memory_is_written_as_kubernetes_does(checkout: Path) -> None:
+    sizes = [
+        load(checkout, f"{GOOD}worker: {{memory: {size}}}\n").worker.memory for size in ("512Mi", "1.5Gi", "2G", 7)
+    ]
+    assert [int(parse_quantity(size)) for size in sizes] == [512 << 20, 3 << 29, 2_000_000_000, 7]
+    for nothing in ("0", "500m", "-1Gi"):
+        with pytest.raises(UserError, match="512Mi"):
+            load(checkout, f"{GOOD}worker: {{memory: {nothing}}}\n")
 
 
 def test_all_mistakes_come_at_once_with_their_lines(checkout: Path) -> None:

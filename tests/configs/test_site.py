@@ -5,27 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from site_files import SHIPPED, told
 
-from configs.problems import UserError
 from configs.site import load_site
 from configs.storage import DirectoryStorage, MountStorage, SmbStorage, parse_smb_url
-
-ROOT = Path(__file__).parents[2]
-SHIPPED = ROOT / "configs" / "site.yaml"
 
 
 def site(tmp_path: Path, storage: str) -> Path:
     path = tmp_path / "site.yaml"
     path.write_text(f"storage:\n{storage}")
     return path
-
-
-def told(path: Path) -> dict[str, str]:
-    """What is said about each key, with its line."""
-    with pytest.raises(UserError) as caught:
-        load_site(path)
-    problems = caught.value.problems
-    return {problem.where.removeprefix(f"{path}:"): f"{problem.what} {problem.remedy}" for problem in problems}
 
 
 def test_the_shipped_site_is_a_directory_of_the_checkout() -> None:

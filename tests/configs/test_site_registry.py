@@ -5,32 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from site_files import SHIPPED, told, write
 
-from configs.problems import UserError
 from configs.registry import Registry
 from configs.site import load_site
-
-SHIPPED = Path(__file__).parents[2] / "configs" / "site.yaml"
-
-
-def site(tmp_path: Path, text: str) -> Path:
-    path = tmp_path / "site.yaml"
-    path.write_text(f"storage:\n  kind: directory\n{text}")
-    return path
-
-
-def told(path: Path) -> dict[str, str]:
-    with pytest.raises(UserError) as caught:
-        load_site(path)
-    problems = caught.value.problems
-    return {problem.where.removeprefix(f"{path}:"): f"{problem.what} {problem.remedy}" for problem in problems}
 
 
 def test_the_examples_in_the_shipped_site_are_valid(tmp_path: Path) -> None:
     lines = [line.removeprefix("# ") for line in SHIPPED.read_text().splitlines()]
     example = lines[lines.index("registry:") :]
     kept = [line for line in example if line.startswith((" ", "registry:", "image:"))]
-    found = load_site(site(tmp_path, "\n".join(kept) + "\n"))
+    found = load_site(write(tmp_path, "\n".join(kept) + "\n"))
     assert found.registry is not None
     assert found.registry.image == "registry.example.org:5000/mlops/kubernetes-mlops"
     assert found.image.torch == "cpu"
@@ -45,7 +30,7 @@ def test_a_site_need_not_have_a_registry() -> None:
     ["registry.example.org", "registry:5000", "192.0.2.7:5000", "[2001:db8::7]:5000", "localhost", "docker.io"],
 )
 def test_addresses_that_container_tools_take_for_a_host(tmp_path: Path, address: str) -> None:
-    found = load_site(site(tmp_path, f"registry:\n  address: '{address}'\n  repository: a/b\n")).registry
+    found = load_site(write(tmp_path, f"registry:\n  address: '{address}'\n  repository: a/b\n")).registry
     assert found is not None
     assert found.image == f"{address}/a/b"
 
@@ -64,7 +49,7 @@ def test_addresses_that_container_tools_take_for_a_host(tmp_path: Path, address:
     ],
 )
 def test_what_is_no_address_is_told(tmp_path: Path, address: str, said: str) -> None:
-    assert said in told(site(tmp_path, f"registry:\n  address: '{address}'\n"))["4 registry.address"]
+    assert said in told(write(tmp_path, f"registry:\n  address: '{address}'\n"))["3 registry.address"]
 
 
 def test_no_secret_is_repeated(tmp_path: Path) -> None:
@@ -72,13 +57,13 @@ def test_no_secret_is_repeated(tmp_path: Path) -> None:
         "registry:\n  address: alice:hunter2@registry.example.org\n  user: alice\n  password: hunter2\n"
         "image:\n  torch_index: https://alice:hunter2@packages.example.org/simple\n"
     )
-    said = told(site(tmp_path, text))
-    assert set(said) == {"4 registry.address", "6 registry.password", "8 image.torch_index"}
+    said = told(write(tmp_path, text))
+    assert set(said) == {"3 registry.address", "5 registry.password", "7 image.torch_index"}
     assert "hunter2" not in str(said)
 
 
 def test_a_login_is_whole(tmp_path: Path) -> None:
-    assert "a login is" in str(told(site(tmp_path, "registry:\n  address: registry:5000\n  user: alice\n")))
+    assert "a login is" in str(told(write(tmp_path, "registry:\n  address: registry:5000\n  user: alice\n")))
 
 
 def test_docker_hub_has_names_of_its_own() -> None:

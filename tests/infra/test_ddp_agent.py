@@ -66,6 +66,14 @@ class Workers:
         psutil.wait_procs(family, timeout=10)
         process.wait(10)
 
+    def end(self, process: subprocess.Popen[bytes], seconds: float = 120) -> int:
+        """Wait for an agent's end and return its exit code; what all workers said is in the error."""
+        try:
+            return process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            said = "\n".join(f"worker {index}:\n{self.said(index)}" for index in range(self.gang.most))
+            raise AssertionError(f"at work after {seconds} s\n{said}") from None
+
     def log(self, index: int) -> Path:
         return self.folder / f"worker-{index}.log"
 
@@ -116,8 +124,8 @@ def test_a_lost_host_of_the_rendezvous_is_found_again_where_it_is_replaced(worke
     until(lambda: "step 5\n" in workers.said(0))
     workers.kill(host)
     again = workers.start(0)
-    assert again.wait(120) == 0
-    assert other.wait(30) == 0
+    assert workers.end(again) == 0
+    assert workers.end(other) == 0
     assert "starting torchrun again, 1 of 3" in workers.said(1)
     begun = [line for line in workers.said(1).splitlines() if "begins at step" in line]
     assert len(begun) == 2
@@ -131,7 +139,7 @@ def test_a_lost_host_of_the_rendezvous_is_found_again_where_it_is_replaced(worke
 
 @pytest.mark.parametrize("workers", [(1, ("--fail-rank", "0", "--fail-step", "0"))], indirect=True)
 def test_it_ends_with_the_exit_code_of_the_rank(workers: Workers) -> None:
-    assert workers.start(0).wait(90) == 3
+    assert workers.end(workers.start(0)) == 3
     assert "[rank 0] the toy is broken here" in workers.said(0)
 
 

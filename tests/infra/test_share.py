@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from stack_fixtures import client_variables
 
+from cli.sharing import use_share
 from configs.problems import UserError
 from configs.storage import DirectoryStorage, MountStorage, SmbStorage
 from infra.repository import dvc_config, git, share_check
@@ -93,6 +95,15 @@ def test_a_chosen_folder_is_kept_and_given_up_again(dvc: Dvc, checkout: Path, tm
     assert (share.origin, share.storage) == (Origin.SITE, DirectoryStorage(path=Path(".mlops/share")))
     push(dvc)
     assert objects(home / "share") == 2
+
+
+def test_a_choice_holds_for_plain_dvc_commands_at_once(checkout: Path, tmp_path: Path) -> None:
+    home, team = checkout / ".mlops", tmp_path / "team"
+    team.mkdir()
+    for choice, folder in ((str(team), team), ("site", home / "share")):
+        use_share(choice, checkout, home, Console(quiet=True))
+        subprocess.run(["dvc", "push", "--quiet", "data.dvc"], cwd=checkout, check=True, capture_output=True)
+        assert objects(folder) == 2
 
 
 def test_the_site_decides_for_everybody_who_chose_nothing(dvc: Dvc, checkout: Path, tmp_path: Path) -> None:

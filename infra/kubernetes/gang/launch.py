@@ -83,7 +83,7 @@ class KubernetesLauncher:
         patiently(partial(apply, self._client, rest))
 
     def follow(self, gang: Gang, watch: Watch) -> Outcome:
-        """Follow a gang to its end. A failed gang's Job and pods are kept for their time to live."""
+        """Follow a gang to its end."""
         copies = self.kept / folder(gang) / "logs" if self.kept is not None else None
         return Following(self._client, gang, watch, GangLogs(self._client, self._logs(gang), copies)).run()
 
@@ -102,6 +102,9 @@ class KubernetesLauncher:
                 shutil.copyfile(source, target)
         if (copies / "output").is_dir():
             shutil.copytree(copies / "output", folder / "output", dirs_exist_ok=True)
+
+    def leave(self, gang: Gang) -> None:
+        """Nothing: the Job goes on, and the next pod of the flow run adopts it."""
 
     def remove(self, gang: Gang) -> None:
         """Delete the gang's objects, wait until its pods are gone, and remove its files but its checkpoints."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
 
 SETTLE = timedelta(seconds=60)
-"""How long a run must be over: it may be about to be retried, and then adopts its gang."""
+"""How long a run must have been Crashed: it may be about to be started again, and then adopts its gang."""
 
 
 async def runs_over(client: PrefectClient, runs: set[str], now: datetime) -> set[str]:
@@ -30,7 +30,7 @@ async def runs_over(client: PrefectClient, runs: set[str], now: datetime) -> set
             continue
         except ValueError:  # a label that somebody else wrote
             continue
-        if state is not None and state.is_final() and now - state.timestamp > SETTLE:
+        if state is not None and state.is_final() and (not state.is_crashed() or now - state.timestamp > SETTLE):
             over.add(run)
     return over
 

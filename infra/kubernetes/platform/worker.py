@@ -37,6 +37,7 @@ def manifests(wanted: Wanted) -> list[dict[str, Any]]:
                 "image": wanted.image,
                 **CONTAINER,
                 "command": ["python", "-m", "infra.kubernetes.worker", "--ready", READY],
+                "args": ["--retries", str(wanted.cluster.retries)],
                 "envFrom": [{"configMapRef": {"name": ENVIRONMENT}}],
                 "env": [*values(_variables(wanted.namespace)), *login_variables()],
                 # The file is touched whenever the worker looks for runs: not while the Prefect server is away.

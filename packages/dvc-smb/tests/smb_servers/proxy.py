@@ -256,22 +256,23 @@ class Proxy:
                 # Reset for reset is not told apart: the other side only has to see an end.
                 self._drop(stream, reset=False)
                 return
+            # Sent and counted at once: whoever has an answer may ask for a flip behind it.
             with self._lock:
                 left = self._countdown
                 data = self._flipped(stream.direction, data)
-            part = data if left is None else data[:left]
-            try:
-                sent = stream.sink.send(part)
-            except BlockingIOError:
-                sent = 0
-            except OSError:
+                try:
+                    sent = stream.sink.send(data if left is None else data[:left])
+                except BlockingIOError:
+                    sent = 0
+                except OSError:
+                    sent = -1
+                self.passed[stream.direction] += max(sent, 0)
+                if self._countdown is not None:
+                    self._countdown -= max(sent, 0)
+            if sent < 0:
                 self._drop(stream, reset=True)
                 return
             stream.queued -= sent
-            with self._lock:
-                self.passed[stream.direction] += sent
-                if self._countdown is not None:
-                    self._countdown -= sent
             if left is not None and sent >= left:
                 self._cut(reset=self._next_countdown())
                 return
