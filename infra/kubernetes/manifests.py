@@ -28,6 +28,9 @@ WORKER_ACCOUNT = "mlops-worker"
 RUN_ACCOUNT = "mlops-run"
 WORK_POOL = "kubernetes"
 
+POD, NODE = "MLOPS_POD", "MLOPS_NODE"
+"""Variables by which a run's pod knows its own name, and its node's."""
+
 IMAGE_USER = 10001
 """User and group of our image."""
 CODE = "/opt/mlops"

@@ -19,6 +19,8 @@ from infra.kubernetes.manifests import (
     ENVIRONMENT,
     IMAGE_HOME,
     IMAGE_USER,
+    NODE,
+    POD,
     RUN,
     amounts,
     labels,
@@ -134,7 +136,7 @@ def _pod(wanted: Wanted) -> dict[str, Any]:
 
 def _own_environment() -> list[dict[str, Any]]:
     """Variables whose values only the node knows: where the run is, and how many threads its processors are."""
-    fields = {"MLOPS_NODE": "spec.nodeName", "MLOPS_POD": "metadata.name"}
+    fields = {NODE: "spec.nodeName", POD: "metadata.name"}
     threads = {"containerName": "prefect-job", "resource": "limits.cpu", "divisor": "1"}
     return [
         *({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -25,7 +26,7 @@ from infra.kubernetes.client import connect
 from infra.kubernetes.gang import manifests
 from infra.kubernetes.gang.launch import KubernetesLauncher
 from infra.kubernetes.gang.pod import GRACE_S, Space
-from infra.kubernetes.gang.space import space_for, space_like
+from infra.kubernetes.gang.space import open_space, space_for, space_like
 from infra.kubernetes.platform import share
 from infra.kubernetes.platform.wanted import Wanted
 
@@ -361,3 +362,17 @@ def test_a_pod_gives_what_it_has_itself() -> None:
     assert space.pull_secrets == ("mlops-registry",)
     assert space.share_volumes == (volumes[0],)
     assert space.kept == PurePosixPath("/share")
+
+
+def test_a_pod_without_a_share_says_so_and_looks_for_no_other_way(
+    cluster: FakeCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = {"containers": [{"name": "prefect-job", "image": "registry.example/mlops@sha256:7"}]}
+    cluster.ask(lambda store, node: store.create("pods", "mlops", {"metadata": {"name": "own-1"}, "spec": spec}))
+    (tmp_path / "configs").mkdir()
+    site = {"storage": {"kind": "directory"}, "cluster": {"kubeconfig": str(cluster.kubeconfig())}}
+    (tmp_path / "configs" / "site.yaml").write_text(json.dumps(site))
+    monkeypatch.setenv("MLOPS_POD", "own-1")
+    monkeypatch.delenv("MLOPS_SHARE", raising=False)
+    with pytest.raises(UserError, match="workers need the share as a folder"):
+        open_space(tmp_path, tmp_path / ".mlops")
