@@ -302,6 +302,10 @@ def test_rights_are_the_least() -> None:
     assert gangs["localqueues"] == ["get"]
     assert gangs["podgroups"] == ["create", "get", "list", "patch", "delete"]
     for manifest in platform_manifests(wanted):
+        # Outside of the namespace, and at nodes, only the worker looks.
+        outside = manifest["kind"] == "ClusterRoleBinding" or manifest["metadata"].get("namespace") == "default"
+        if outside and "subjects" in manifest:
+            assert [subject["name"] for subject in manifest["subjects"]] == ["mlops-worker"]
         for rule in manifest.get("rules", ()):
             assert "*" not in (*rule["verbs"], *rule["resources"], *rule["apiGroups"])
             assert not {"secrets", "pods/exec", "roles", "serviceaccounts/token"} & set(rule["resources"])

@@ -38,9 +38,8 @@ NODE_EVENTS_IN = "default"
 
 
 def manifests(wanted: Wanted) -> list[dict[str, Any]]:
-    """Return both ServiceAccounts, their Roles, and the look at nodes and their events that a diagnosis needs."""
+    """Return both ServiceAccounts with their Roles, and the worker's right to look at nodes and their events."""
     nodes, events = shared_name(wanted.namespace, NODES), shared_name(wanted.namespace, NODE_EVENTS)
-    accounts = (WORKER_ACCOUNT, RUN_ACCOUNT)
     return [
         *_account(wanted.namespace, WORKER_ACCOUNT, WORKER, _RULES),
         *_account(wanted.namespace, RUN_ACCOUNT, RUN, _GANG_RULES),
@@ -51,7 +50,7 @@ def manifests(wanted: Wanted) -> list[dict[str, Any]]:
             nodes,
             WORKER,
             roleRef=_reference("ClusterRole", nodes),
-            subjects=[_subject(wanted.namespace, account) for account in accounts],
+            subjects=[_subject(wanted.namespace, WORKER_ACCOUNT)],
         ),
         manifest(
             "rbac.authorization.k8s.io/v1",
@@ -68,7 +67,7 @@ def manifests(wanted: Wanted) -> list[dict[str, Any]]:
             WORKER,
             namespace=NODE_EVENTS_IN,
             roleRef=_reference("Role", events),
-            subjects=[_subject(wanted.namespace, account) for account in accounts],
+            subjects=[_subject(wanted.namespace, WORKER_ACCOUNT)],
         ),
     ]
 
