@@ -9,7 +9,6 @@ import base64
 import contextlib
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -20,6 +19,7 @@ import urllib.parse
 import urllib.request
 import uuid
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -255,6 +255,21 @@ def _inline(section: dict[str, Any], folder: Path, key: str) -> None:
         section[f"{key}-data"] = base64.b64encode((folder / named).read_bytes()).decode()
 
 
+def at(timestamp: str) -> float:
+    """Seconds since the epoch of a time of Prefect's API."""
+    return datetime.fromisoformat(timestamp.replace("Z", "+00:00")).timestamp()
+
+
+def need_cluster() -> None:
+    """See that a cluster is named; none is taken unasked.
+
+    Raises:
+        UserError: none is.
+    """
+    if not os.environ.get("KUBECONFIG"):
+        raise UserError(Problem("KUBECONFIG", "is not set", "name a cluster's kubeconfig: this is measured on one"))
+
+
 class Namespace:
     """A namespace of its own for a benchmark, deleted with all that is in it."""
 
@@ -264,12 +279,7 @@ class Namespace:
 
         from infra.kubernetes.client import connect
 
-        if not os.environ.get("KUBECONFIG"):
-            raise UserError(Problem("KUBECONFIG", "is not set", "name a cluster's kubeconfig: this is measured on one"))
-        if not shutil.which("kubectl"):
-            raise UserError(
-                Problem("kubectl", "is not on the PATH", "put it there: it is what this is measured against")
-            )
+        need_cluster()
         self._name = f"bench-{uuid.uuid4().hex[:8]}"
         self._client = connect(Cluster(namespace=self._name))
         self._client.create(Kind(metadata=ObjectMeta(name=self._name)))

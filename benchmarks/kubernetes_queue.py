@@ -13,10 +13,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from datetime import datetime
 from pathlib import Path
 
-from benchmarks.kubernetes_lab import POOL, Lab, Namespace
+from benchmarks.kubernetes_lab import POOL, Lab, Namespace, at
 from configs.problems import run_main
 
 FLOW = """
@@ -91,10 +90,6 @@ def draw(path: Path, begun: list[float], ended: list[float], title: str) -> None
     axes.legend()
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)
-
-
-def at(timestamp: str) -> float:
-    return datetime.fromisoformat(timestamp.replace("Z", "+00:00")).timestamp()
 
 
 if __name__ == "__main__":

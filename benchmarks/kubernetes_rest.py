@@ -6,12 +6,12 @@ KUBECONFIG=... python -m benchmarks.kubernetes_rest --namespace mlops --seconds 
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from benchmarks.kubernetes_lab import need_cluster
 from configs.cluster import Cluster
 from configs.problems import Problem, UserError, run_main
 
@@ -42,8 +42,7 @@ def main() -> None:
     parser.add_argument("--namespace", default="mlops")
     parser.add_argument("--seconds", type=float, default=60)
     options = parser.parse_args()
-    if not os.environ.get("KUBECONFIG"):
-        raise UserError(Problem("KUBECONFIG", "is not set", "name a cluster's kubeconfig: this is measured on one"))
+    need_cluster()
     client = connect(Cluster(namespace=options.namespace))
     first = usage(client, options.namespace)
     time.sleep(options.seconds)

@@ -9,17 +9,17 @@ the pod's own clock, which must agree with this machine's. Prints medians, and w
 from __future__ import annotations
 
 import argparse
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 
-from benchmarks.kubernetes_lab import POOL, Lab, Namespace
-from configs.problems import run_main
+from benchmarks.kubernetes_lab import POOL, Lab, Namespace, at
+from configs.problems import Problem, UserError, run_main
 
 FLOW = """
 import time
@@ -42,6 +42,8 @@ def main() -> None:
     parser.add_argument("--image", required=True, help="with this project's environment, on every node")
     parser.add_argument("--pairs", type=int, default=5)
     options = parser.parse_args()
+    if not shutil.which("kubectl"):
+        raise UserError(Problem("kubectl", "is not on the PATH", "put it there: it is what this is measured against"))
     bare, ours = [], []
     with (
         Namespace() as namespace,
@@ -97,10 +99,6 @@ def deployment_run(lab: Lab) -> list[float]:
     begun = next((when for what, when in told.items() if "Opening process" in what or "Beginning" in what), module)
     moments = [start, states["Scheduled"], states["Pending"], asked, min(begun, module), module, flow]
     return [round(later - earlier, 2) for earlier, later in pairwise(moments)]
-
-
-def at(timestamp: str) -> float:
-    return datetime.fromisoformat(timestamp.replace("Z", "+00:00")).timestamp()
 
 
 if __name__ == "__main__":

@@ -15,12 +15,22 @@ from infra.kubernetes.diagnosis.snapshot import Snapshot
 
 FACTS = Path(__file__).parent / "kubernetes" / "facts"
 _DULL = {
-    "managedFields", "resourceVersion", "generation", "selfLink", "images", "nodeInfo", "daemonEndpoints", "uid",
-    "addresses", "hostIPs", "podIPs", "hostIP", "podIP", "capacity", "imageID", "containerID", "runtimeHandlers",
-    "ownerReferences", "features", "terminationMessagePath", "terminationMessagePolicy", "schedulerName", "dnsPolicy",
-    "qosClass", "source", "reportingComponent", "reportingInstance", "enableServiceLinks", "securityContext",
-    "uncountedTerminatedPods", "selector", "finalizers",
+    "accessModes", "action", "addresses", "allocatedResources", "apiVersion", "backoffLimit", "capacity",
+    "completionMode", "containerID", "daemonEndpoints", "deletionGracePeriodSeconds", "dnsPolicy",
+    "enableServiceLinks", "features", "fieldPath", "finalizers", "firstTimestamp", "generateName", "generation",
+    "hostIP", "hostIPs", "imageID", "imagePullPolicy", "imagePullSecrets", "images", "lastHeartbeatTime",
+    "lastProbeTime", "managedFields", "manualSelector", "namespace", "nodeInfo", "ownerReferences", "parallelism",
+    "podIP", "podIPs", "podReplacementPolicy", "preemptionPolicy", "priority", "projected", "qosClass", "readOnly",
+    "ready", "recursiveReadOnly", "related", "reportingComponent", "reportingInstance", "resourceVersion",
+    "restartCount", "restartPolicy", "runtimeHandlers", "schedulerName", "securityContext", "selector", "selfLink",
+    "serviceAccount", "serviceAccountName", "source", "startTime", "started", "startedAt", "suspend", "template",
+    "terminating", "terminationGracePeriodSeconds", "terminationMessagePath", "terminationMessagePolicy", "timeAdded",
+    "tolerationSeconds", "uid", "uncountedTerminatedPods", "volumeMode",
+    # labels that Kubernetes itself sets, and that no trouble of ours is about
+    "batch.kubernetes.io/controller-uid", "controller-uid", "job-name", "beta.kubernetes.io/arch",
+    "beta.kubernetes.io/os", "kubernetes.io/arch", "kubernetes.io/os",
 }  # fmt: skip
+"""Fields that ``evidence`` does not read."""
 
 
 def portable(seen: Snapshot, run: str, kind: str, namespace: str, told: str) -> dict[str, Any]:
@@ -52,6 +62,12 @@ def portable(seen: Snapshot, run: str, kind: str, namespace: str, told: str) -> 
     text = re.sub(r"\b10\.\d+\.\d+\.\d+\b", "192.0.2.10", text)
     found: dict[str, Any] = json.loads(text)
     return found
+
+
+def save(name: str, kept: dict[str, Any], folder: Path = FACTS) -> None:
+    """Keep what :func:`portable` returned: data, on one line."""
+    text = json.dumps(kept, separators=(",", ":"), default=str)
+    (folder / f"{name}.json").write_text(text + "\n")
 
 
 def load(name: str) -> tuple[Facts, str]:

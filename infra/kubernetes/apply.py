@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from configs.problems import Problem, UserError
 from infra.kubernetes.client import FIELD_MANAGER, is_away, status_code
+from infra.kubernetes.manifests import Manifest, title
 from infra.kubernetes.objects import find
 
 if TYPE_CHECKING:
     from lightkube import Client
     from lightkube.core.exceptions import ApiError
-
-Manifest = Mapping[str, Any]
 
 
 class Change(StrEnum):
@@ -80,11 +79,6 @@ def read(client: Client, manifest: Manifest) -> Mapping[str, Any] | None:
     metadata = manifest["metadata"]
     found = find(client, resource_class(manifest), metadata["name"], namespace=metadata.get("namespace"))
     return None if found is None else _plain(found)
-
-
-def title(manifest: Manifest) -> str:
-    """Return how a manifest is named to people: ``Deployment prefect``."""
-    return f"{manifest['kind']} {manifest['metadata']['name']}"
 
 
 def resource_class(manifest: Manifest) -> Any:

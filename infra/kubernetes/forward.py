@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from configs.cluster import Cluster
 from infra.kubernetes.client import TIMEOUT_S, load_config
-from infra.kubernetes.manifests import COMPONENT, SELECTOR
+from infra.kubernetes.manifests import labels
 from infra.kubernetes.objects import has
 
 if TYPE_CHECKING:
@@ -149,9 +149,8 @@ async def _open(client: AsyncClient, namespace: str, port: Forwarded, stack: con
 
 
 async def _ready_pod(client: AsyncClient, namespace: str, component: str) -> str:
-    answer = await client.get(
-        f"/api/v1/namespaces/{namespace}/pods", params={"labelSelector": f"{SELECTOR},{COMPONENT}={component}"}
-    )
+    selector = ",".join(f"{name}={value}" for name, value in labels(component).items())
+    answer = await client.get(f"/api/v1/namespaces/{namespace}/pods", params={"labelSelector": selector})
     answer.raise_for_status()
     for pod in answer.json()["items"]:
         if has(pod, "Ready") and "deletionTimestamp" not in pod["metadata"]:

@@ -25,7 +25,8 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, State, StateType
 
 from infra.kubernetes.job_worker import PatientWorker, observes, start_observing
-from infra.kubernetes.lost import LABEL, Job, Lost, Mismatch, Remedy
+from infra.kubernetes.lost import Job, Lost, Mismatch, Remedy
+from infra.kubernetes.manifests import RUN_LABEL
 from infra.stack.missed import skip_missed
 
 EVERY_S = 10.0
@@ -105,13 +106,13 @@ async def _runs(
 
 async def _jobs(api: ApiClient, namespace: str) -> dict[UUID, list[Job]]:
     answer: Any = await BatchV1Api(api).list_namespaced_job(
-        namespace, label_selector=LABEL, _preload_content=False, _request_timeout=20
+        namespace, label_selector=RUN_LABEL, _preload_content=False, _request_timeout=20
     )
     manifests: dict[str, Any] = json.loads(await answer.read())
     jobs: dict[UUID, list[Job]] = defaultdict(list)
     for manifest in manifests["items"]:
         with contextlib.suppress(ValueError):  # a label that somebody else wrote
-            jobs[UUID(manifest["metadata"]["labels"][LABEL])].append(Job.read(manifest))
+            jobs[UUID(manifest["metadata"]["labels"][RUN_LABEL])].append(Job.read(manifest))
     return jobs
 
 

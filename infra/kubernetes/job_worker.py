@@ -32,6 +32,7 @@ from prefect_kubernetes.worker import (
 )
 
 from infra.kubernetes.lost import Job
+from infra.kubernetes.manifests import RUN_LABEL
 from infra.kubernetes.patience import Answer, Patience, judge
 
 Result = TypeVar("Result")
@@ -166,7 +167,7 @@ class PatientWorker(KubernetesWorker):  # type: ignore[misc] # has no types
 
     async def _create_job(self, configuration: KubernetesWorkerJobConfiguration, client: ApiClient) -> V1Job:
         labels = configuration.job_manifest["metadata"]["labels"]
-        flow_run = UUID(labels["prefect.io/flow-run-id"])
+        flow_run = UUID(labels[RUN_LABEL])
         logger = self.get_flow_run_logger(await until_answered(lambda: self.client.read_flow_run(flow_run)))
         patience = Patience(self.limit_s, logger.warning)
         while True:
@@ -207,8 +208,7 @@ class PatientWorker(KubernetesWorker):  # type: ignore[misc] # has no types
             if judge(error)[0] in (Answer.WRONG, Answer.REFUSED):
                 raise
             return None
-        label = "prefect.io/flow-run-id"
-        if (job.metadata.labels or {}).get(label) != metadata["labels"][label]:
+        if (job.metadata.labels or {}).get(RUN_LABEL) != metadata["labels"][RUN_LABEL]:
             raise ApiException(status=409, reason=f"Job {metadata['name']} exists and is not this flow run's")
         return job
 

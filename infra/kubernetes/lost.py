@@ -16,7 +16,6 @@ from uuid import UUID
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
 
-LABEL = "prefect.io/flow-run-id"
 SETTLE = timedelta(seconds=30)
 """How long a mismatch must last: ends are reported by the pod, the observer and the server in any order."""
 END = timedelta(seconds=60)

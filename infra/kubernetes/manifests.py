@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+Manifest = Mapping[str, Any]
+"""An object as it is sent to the API server."""
+
 PART_OF = "app.kubernetes.io/part-of"
 COMPONENT = "app.kubernetes.io/component"
 MANAGED_BY = "app.kubernetes.io/managed-by"
 MLOPS = "mlops"
-SELECTOR = f"{PART_OF}={MLOPS},{MANAGED_BY}={MLOPS}"
-"""Label selector of everything that is ours."""
+OURS = {PART_OF: MLOPS, MANAGED_BY: MLOPS}
+"""Labels of everything that is ours."""
 
-POSTGRES, PREFECT, MLFLOW, WORKER = "postgres", "prefect", "mlflow", "worker"
+POSTGRES, PREFECT, MLFLOW, WORKER, RUN = "postgres", "prefect", "mlflow", "worker", "run"
+"""Components: servers, the worker, and what is of the runs."""
+RUN_LABEL = "prefect.io/flow-run-id"
+"""Label of a run's own Job and pod: Prefect's."""
 PREFECT_PORT, MLFLOW_PORT, POSTGRES_PORT = 4200, 5000, 5432
 ENVIRONMENT = "mlops-environment"
 CREDENTIALS = "mlops-credentials"
@@ -22,17 +28,34 @@ WORKER_ACCOUNT = "mlops-worker"
 RUN_ACCOUNT = "mlops-run"
 WORK_POOL = "kubernetes"
 
+POD, NODE = "MLOPS_POD", "MLOPS_NODE"
+"""Variables by which a run's pod knows its own name, and its node's."""
+
 IMAGE_USER = 10001
 """User and group of our image."""
-IMAGE_HOME = "/opt/mlops/.mlops"
+CODE = "/opt/mlops"
+"""Where our image has the code."""
+IMAGE_HOME = f"{CODE}/.mlops"
+CACHE = "/cache"
+"""Where a pod has its node's folder for the cache of DVC."""
 
 CONTAINER = {"imagePullPolicy": "IfNotPresent", "terminationMessagePolicy": "FallbackToLogsOnError"}
 """What all our containers are: images are pinned, and whoever ends badly leaves the end of his log in his pod."""
 
 
+def title(manifest: Manifest) -> str:
+    """Return how a manifest is named to people: ``Deployment prefect``."""
+    return f"{manifest['kind']} {manifest['metadata']['name']}"
+
+
 def labels(component: str) -> dict[str, str]:
     """Return the labels of everything that belongs to ``component``."""
     return {PART_OF: MLOPS, COMPONENT: component, MANAGED_BY: MLOPS}
+
+
+def shared_name(namespace: str, name: str) -> str:
+    """Return the name of an object of the whole cluster that belongs to the platform in ``namespace``."""
+    return f"{namespace}-{name}"
 
 
 def manifest(

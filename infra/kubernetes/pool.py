@@ -1,4 +1,4 @@
-"""The work pool ``kubernetes``: what a run's Job is made from, what a person may set about it, and its deployments.
+"""The work pool ``kubernetes``: what a run's Job is made from, and what a person may set about it.
 
 The Job itself is rendered by Prefect's worker from the pool's base job template: a variable that has no value takes
 its key with it, which is how a run without GPUs has none in its limits. Sources: the template's rules in
@@ -13,15 +13,24 @@ from configs.cluster import Resources
 from configs.problems import Problem, UserError
 from configs.quantity import parse_quantity
 from infra.kubernetes.environment import login_variables
-from infra.kubernetes.manifests import ENVIRONMENT, IMAGE_HOME, IMAGE_USER, labels, pod_security
+from infra.kubernetes.manifests import (
+    CACHE,
+    CODE,
+    ENVIRONMENT,
+    IMAGE_HOME,
+    IMAGE_USER,
+    NODE,
+    POD,
+    RUN,
+    amounts,
+    labels,
+    pod_security,
+)
 from infra.kubernetes.platform.share import share_volumes
 from infra.kubernetes.platform.wanted import Wanted
+from infra.kubernetes.pods import CACHE_MOUNT, SHM_MOUNT, cache_owner, cache_volume, shm_volume, spread
 from infra.kubernetes.pool_variables import variables
 
-CODE = "/opt/mlops"
-CACHE = "/cache"
-RUN = "run"
-"""Component of the Jobs of flow runs."""
 GRACE_S = 60
 """Seconds between SIGTERM and SIGKILL: the stage has 20, the last copy of its checkpoint 20, the engine the rest."""
 
@@ -89,13 +98,7 @@ def _job(wanted: Wanted) -> dict[str, Any]:
 
 def _pod(wanted: Wanted) -> dict[str, Any]:
     share, share_mounts = share_volumes(wanted.share, csi_smb=wanted.csi_smb)
-    cache = {"name": "cache", "mountPath": CACHE}
-    shm = {"name": "shm", "mountPath": "/dev/shm"}  # noqa: S108 the pod's shared memory
-    volumes = [
-        {"name": "cache", "hostPath": {"path": "{{ cache }}", "type": "DirectoryOrCreate"}},
-        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "{{ shm }}"}},
-    ]
-    amounts = {"cpu": "{{ cpu }}", "memory": "{{ memory }}"}
+    wanted_amounts = {"cpu": "{{ cpu }}", "memory": "{{ memory }}"}
     return {
         # Prefect's worker demands these two here; the API server drops them, and the Job's own are 1, too.
         "parallelism": 1,
@@ -108,16 +111,11 @@ def _pod(wanted: Wanted) -> dict[str, Any]:
         "nodeSelector": "{{ node_selector }}",
         "tolerations": "{{ tolerations }}",
         "affinity": "{{ affinity }}",
-        "topologySpreadConstraints": [
-            {
-                "maxSkew": 1,
-                "topologyKey": "kubernetes.io/hostname",
-                "whenUnsatisfiable": "ScheduleAnyway",
-                "labelSelector": {"matchLabels": labels(RUN)},
-            }
-        ],
+        "topologySpreadConstraints": spread(labels(RUN)),
         "securityContext": pod_security(IMAGE_USER),
-        "initContainers": [_cache_owner()],
+        "initContainers": [
+            cache_owner("{{ image }}", "{{ image_pull_policy }}", amounts("{{ cpu }}", "32Mi", "{{ cpu }}", "32Mi"))
+        ],
         "containers": [
             {
                 "name": "prefect-job",
@@ -127,44 +125,18 @@ def _pod(wanted: Wanted) -> dict[str, Any]:
                 "workingDir": CODE,
                 "envFrom": [{"configMapRef": {"name": ENVIRONMENT}}],
                 "env": [*login_variables(), *_own_environment()],
-                "resources": {"requests": dict(amounts), "limits": amounts | {"nvidia.com/gpu": "{{ gpus }}"}},
+                "resources": {"requests": wanted_amounts, "limits": wanted_amounts | {"nvidia.com/gpu": "{{ gpus }}"}},
                 "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
-                "volumeMounts": [cache, shm, *share_mounts],
+                "volumeMounts": [dict(CACHE_MOUNT), dict(SHM_MOUNT), *share_mounts],
             }
         ],
-        "volumes": [*volumes, *share],
-    }
-
-
-def _cache_owner() -> dict[str, Any]:
-    """Gives the node's folder, which the kubelet makes for root alone, to the group of the runs.
-
-    It is root without any capability: the owner of a folder may give it to a group that he is in.
-    """
-    return {
-        "name": "cache-owner",
-        "image": "{{ image }}",
-        "imagePullPolicy": "{{ image_pull_policy }}",
-        "command": ["sh", "-c", f"chgrp {IMAGE_USER} {CACHE} && chmod 0770 {CACHE}"],
-        "resources": {
-            "requests": {"cpu": "{{ cpu }}", "memory": "32Mi"},
-            "limits": {"cpu": "{{ cpu }}", "memory": "32Mi"},
-        },
-        "securityContext": {
-            "runAsNonRoot": False,
-            "runAsUser": 0,
-            "runAsGroup": IMAGE_USER,
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
-        "volumeMounts": [{"name": "cache", "mountPath": CACHE}],
+        "volumes": [cache_volume("{{ cache }}"), shm_volume("{{ shm }}"), *share],
     }
 
 
 def _own_environment() -> list[dict[str, Any]]:
     """Variables whose values only the node knows: where the run is, and how many threads its processors are."""
-    fields = {"MLOPS_NODE": "spec.nodeName", "MLOPS_POD": "metadata.name"}
+    fields = {NODE: "spec.nodeName", POD: "metadata.name"}
     threads = {"containerName": "prefect-job", "resource": "limits.cpu", "divisor": "1"}
     return [
         *({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()),

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from configs.cluster import Cluster, Toleration
+from infra.kubernetes.pods import bound_to_lost_node
 
 AWAY_S = 60
 """Seconds that a pod stays bound to a node that is away: the default of 300 keeps a lost run's place for too long."""
@@ -57,7 +58,7 @@ def variables(cluster: Cluster, image: str, pull_secrets: list[str]) -> dict[str
         "memory": training.memory,
         "shm": training.shm,
         "node_selector": dict(training.node_selector),
-        "tolerations": [*map(_toleration, training.tolerations), *_leaving()],
+        "tolerations": [*map(_toleration, training.tolerations), *bound_to_lost_node(AWAY_S)],
         "cache": str(cluster.cache),
         "priority_class": training.priority_class,
         "ttl_s": training.ttl_s,
@@ -75,10 +76,3 @@ def variables(cluster: Cluster, image: str, pull_secrets: list[str]) -> dict[str
 
 def _toleration(toleration: Toleration) -> dict[str, Any]:
     return toleration.model_dump(mode="json", exclude_none=True)
-
-
-def _leaving() -> list[dict[str, Any]]:
-    taints = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
-    return [
-        {"key": taint, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": AWAY_S} for taint in taints
-    ]

@@ -22,8 +22,7 @@ from infra.kubernetes.diagnosis.masking import clean_line
 from infra.kubernetes.diagnosis.publish import publish, published
 from infra.kubernetes.diagnosis.record import Category, Diagnosis
 from infra.kubernetes.diagnosis.runs import Pool, read_pool, read_runs, run_facts
-from infra.kubernetes.diagnosis.snapshot import Snapshot, read_surroundings
-from infra.kubernetes.diagnosis.snapshot import read_runs as read_objects
+from infra.kubernetes.diagnosis.snapshot import Snapshot, read_objects, read_surroundings
 from infra.kubernetes.gang import orphans
 from infra.kubernetes.leader import Leader
 from infra.kubernetes.transitions import Transitions

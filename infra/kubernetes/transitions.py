@@ -10,7 +10,7 @@ from uuid import uuid5
 from infra.kubernetes.decisions import delay_s
 from infra.kubernetes.diagnosis.record import Diagnosis
 from infra.kubernetes.diagnosis.runs import Pool
-from infra.kubernetes.diagnosis.snapshot import RUN
+from infra.kubernetes.manifests import RUN_LABEL
 from infra.kubernetes.objects import discard
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class Transitions:
         from lightkube.resources.batch_v1 import Job
 
         try:
-            for job in self._client.list(Job, namespace=self._namespace, labels={RUN: str(run.id)}):
+            for job in self._client.list(Job, namespace=self._namespace, labels={RUN_LABEL: str(run.id)}):
                 name = job.metadata.name if job.metadata else None
                 if name:
                     discard(self._client, Job, name, namespace=self._namespace)

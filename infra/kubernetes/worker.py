@@ -23,10 +23,10 @@ from pathlib import Path
 
 from configs.cluster import Cluster
 from configs.problems import Problem, UserError, run_main
+from infra.kubernetes.client import SERVICE_ACCOUNT, connect
+from infra.kubernetes.manifests import WORK_POOL
 
-POOL = "kubernetes"
-NAMESPACE = "mlops"
-ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+ACCOUNT = SERVICE_ACCOUNT / "namespace"
 PATIENCE_S = 24 * 3600.0
 STOP_S = 12.0
 """Half of the time that a pod has to end."""
@@ -40,7 +40,7 @@ def main() -> None:
         UserError: no Prefect server or no cluster is named.
     """
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--pool", default=POOL)
+    parser.add_argument("--pool", default=WORK_POOL)
     parser.add_argument("--namespace", default=_own_namespace(), help="where the Jobs are (default: %(default)s)")
     parser.add_argument("--ready", type=Path, help="file that is touched whenever runs are looked for: for probes")
     help_patience = "how long a run waits for the cluster's API before it is Crashed (default: a day)"
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def _own_namespace() -> str:
-    return ACCOUNT.read_text(encoding="utf-8").strip() if ACCOUNT.exists() else NAMESPACE
+    return ACCOUNT.read_text(encoding="utf-8").strip() if ACCOUNT.exists() else Cluster().namespace
 
 
 def _check() -> None:
@@ -119,7 +119,6 @@ async def _until_stopped(arguments: argparse.Namespace) -> None:
 
 
 async def _supervise(arguments: argparse.Namespace, stopping: asyncio.Event) -> None:
-    from infra.kubernetes.client import connect
     from infra.kubernetes.supervisor import supervise
 
     cluster = Cluster(namespace=arguments.namespace, retries=arguments.retries)

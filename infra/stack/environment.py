@@ -130,15 +130,16 @@ def child_environment(stack: Stack) -> dict[str, str]:
         # prefect.yaml says `{{ $PWD }}` for the checkout; a caller's own PWD may be another folder.
         "PWD": str(stack.checkout),
         "PYTHONUNBUFFERED": "1",
-        "PYTHONPATH": _import_path(stack, inherited.get("PYTHONPATH")),
+        "PYTHONPATH": import_path(stack.checkout),
         "PREFECT_WORKER_QUERY_SECONDS": "1",
         "PREFECT_CLI_PROMPT": "false",
     }
 
 
-def _import_path(stack: Stack, inherited: str | None) -> str:
-    """The checkout's flows first, then the folder of this very code, which need not be the one that is installed."""
-    folders = [str(stack.checkout), str(Path(__file__).resolve().parents[2]), *(inherited or "").split(os.pathsep)]
+def import_path(*first: Path) -> str:
+    """``first``, then the folder of this very code, which need not be the one that is installed, then PYTHONPATH."""
+    inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    folders = [*map(str, first), str(Path(__file__).resolve().parents[2]), *inherited]
     return os.pathsep.join(dict.fromkeys(filter(None, folders)))
 
 

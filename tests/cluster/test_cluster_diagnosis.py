@@ -13,9 +13,10 @@ from pathlib import Path, PurePosixPath
 import pytest
 from certificates import Authority
 from registries import PASSWORD, USER, DockerRegistry
-from troubles import BUS, EAT, RAISE, claim, job, login, memory_shm, own_address, quota, volume
+from troubles import BUS, EAT, RAISE, claim, job, login, memory_shm, quota, volume
 from watching import Watched
 
+from benchmarks.kubernetes_lab import own_address
 from configs.registry import Registry
 from infra.kubernetes.diagnosis.record import Category
 from infra.registry.containerd import containerd_files

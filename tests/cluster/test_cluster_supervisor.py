@@ -12,11 +12,11 @@ from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.batch_v1 import Job
 from lightkube.resources.core_v1 import ConfigMap, Pod
 from prefect_on_cluster import FLOWS, Prefect
-from troubles import own_address
 
+from benchmarks.kubernetes_lab import own_address
 from configs.cluster import Cluster
 from infra.kubernetes.client import connect
-from infra.kubernetes.diagnosis.snapshot import RUN
+from infra.kubernetes.manifests import RUN_LABEL
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1000)]
 
@@ -115,11 +115,11 @@ def test_runs_of_a_paused_pool_are_told_so(prefect: Prefect) -> None:
 
 
 def _jobs(client: Client, run: str) -> list[str]:
-    return [str(job.metadata and job.metadata.name) for job in client.list(Job, labels={RUN: run})]
+    return [str(job.metadata and job.metadata.name) for job in client.list(Job, labels={RUN_LABEL: run})]
 
 
 def _pods(client: Client, run: str) -> list[str]:
-    return [str(pod.metadata and pod.metadata.name) for pod in client.list(Pod, labels={RUN: run})]
+    return [str(pod.metadata and pod.metadata.name) for pod in client.list(Pod, labels={RUN_LABEL: run})]
 
 
 def _until(found: object, seconds: float = 90) -> None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import os
-import socket
 import textwrap
 from typing import Any
-from urllib.parse import urlsplit
 
 IMAGE = os.environ.get("MLOPS_TEST_IMAGE", "localhost/mlops-env:1")
 """An image with Python that all nodes have."""
@@ -108,10 +106,3 @@ def memory_shm(size: str) -> Manifest:
 def volume(name: str, source: Manifest) -> Manifest:
     """Fields of :func:`job` for one volume."""
     return {"volumes": [{"name": name, **source}], "mounts": [{"name": name, "mountPath": f"/{name}"}]}
-
-
-def own_address(server: str) -> str:
-    """The address of this machine that the cluster of the API ``server`` reaches: where test servers listen."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect((urlsplit(server).hostname or "", 6443))
-        return str(probe.getsockname()[0])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import time
 from datetime import UTC, datetime
@@ -19,7 +18,7 @@ from infra.kubernetes.diagnosis.causes import diagnose
 from infra.kubernetes.diagnosis.evidence import facts_of
 from infra.kubernetes.diagnosis.facts import Facts, Run
 from infra.kubernetes.diagnosis.record import Category, Diagnosis
-from infra.kubernetes.diagnosis.snapshot import read_runs, read_surroundings
+from infra.kubernetes.diagnosis.snapshot import read_objects, read_surroundings
 
 LIMIT_S = 90.0
 
@@ -46,7 +45,7 @@ class Watched:
     def facts(self) -> Facts:
         now = datetime.now(UTC)
         run = Run("quiet-owl", self.kind, self.kind.title(), now, pool="kubernetes")
-        seen = read_surroundings(self.client, self.namespace, read_runs(self.client, self.namespace))
+        seen = read_surroundings(self.client, self.namespace, read_objects(self.client, self.namespace))
         self.snapshot = seen
         return facts_of(seen, self.run, now, run)
 
@@ -67,7 +66,7 @@ class Watched:
         name = os.environ.get("PYTEST_CURRENT_TEST", "").partition("[")[0].rpartition("test_")[2].split(" ")[0]
         if folder:
             kept = snapshots.portable(self.snapshot, self.run, self.kind, self.namespace, found.what)
-            Path(folder, f"{name}.json").write_text(json.dumps(kept, indent=1, default=str) + "\n")
+            snapshots.save(name, kept, Path(folder))
 
     def close(self) -> None:
         for item in reversed(self._made):

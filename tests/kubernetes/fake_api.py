@@ -137,7 +137,9 @@ class FakeCluster:
                 raise fault.refusal
             answer = await self._answer(request)
         except RefusedError as error:
-            return web.json_response(error.status(), status=error.code)
+            # Not web.json_response: it names a charset, and lightkube takes that for another server's answer.
+            told = json.dumps(error.status()).encode()
+            return web.Response(body=told, content_type="application/json", status=error.code)
         if fault and request.transport:
             request.transport.abort()
         return answer
@@ -155,7 +157,7 @@ class FakeCluster:
             return web.json_response({**await request.json(), "status": {"allowed": True}}, status=201)
         where = PATH.fullmatch(request.path)
         if not where or where["plural"] not in KINDS.get(where["group"], {}):
-            raise RefusedError(404, "NotFound", "the server could not find the requested resource")
+            return web.Response(text="404 page not found\n", status=404)
         plural, namespace, name = where["plural"], where["namespace"] or "", where["name"]
         if name is None:
             if request.method == "POST":

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import kubernetes_validate
 import pytest
+from fake_api import FakeCluster, Fault
+from fake_store import RefusedError
 
 from configs.cluster import Cluster
 from configs.ddp import Kueue, Volcano
@@ -17,10 +20,13 @@ from configs.storage import DirectoryStorage, MountStorage, SmbStorage
 from infra.ddp.command import SHUTDOWN_S
 from infra.ddp.launch import Dataset, Gang
 from infra.guard import GRACE_S as GUARD_S
-from infra.kubernetes.check import Outside, check
+from infra.kubernetes.check.manifests import check
+from infra.kubernetes.check.names import Outside
+from infra.kubernetes.client import connect
 from infra.kubernetes.gang import manifests
+from infra.kubernetes.gang.launch import KubernetesLauncher
 from infra.kubernetes.gang.pod import GRACE_S, Space
-from infra.kubernetes.gang.space import space_for, space_like
+from infra.kubernetes.gang.space import open_space, space_for, space_like
 from infra.kubernetes.platform import share
 from infra.kubernetes.platform.wanted import Wanted
 
@@ -270,6 +276,21 @@ def test_kueue_lets_the_job_go(gang: Gang, space: Space) -> None:
     assert job["spec"]["template"]["metadata"]["labels"] == LABELS
 
 
+def test_a_scheduler_or_a_queue_that_is_not_there_is_told(
+    gang: Gang, space: Space, cluster: FakeCluster, tmp_path: Path
+) -> None:
+    launcher = KubernetesLauncher(connect(Cluster(kubeconfig=cluster.kubeconfig())), space, tmp_path, None)
+    queued = replace(gang, scheduler=Kueue(kind="kueue", queue="team"))
+    with pytest.raises(UserError, match=r"scheduler\.kind: the cluster has no kueue"):
+        launcher.launch(queued)
+    with pytest.raises(UserError, match=r"scheduler\.kind: the cluster has no volcano"):
+        launcher.launch(replace(gang, scheduler=Volcano(kind="volcano", queue="team")))
+    missing = RefusedError(404, "NotFound", 'localqueues.kueue.x-k8s.io "team" not found')
+    cluster.faults.append(Fault("GET", "/localqueues/team$", missing))
+    with pytest.raises(UserError, match=r"scheduler\.queue: namespace ml has no LocalQueue team"):
+        launcher.launch(queued)
+
+
 @pytest.mark.parametrize("version", ["1.31", "1.33"])
 def test_kubernetes_schemas_take_them(gang: Gang, space: Space, version: str) -> None:
     everything = replace(
@@ -341,3 +362,17 @@ def test_a_pod_gives_what_it_has_itself() -> None:
     assert space.pull_secrets == ("mlops-registry",)
     assert space.share_volumes == (volumes[0],)
     assert space.kept == PurePosixPath("/share")
+
+
+def test_a_pod_without_a_share_says_so_and_looks_for_no_other_way(
+    cluster: FakeCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = {"containers": [{"name": "prefect-job", "image": "registry.example/mlops@sha256:7"}]}
+    cluster.ask(lambda store, node: store.create("pods", "mlops", {"metadata": {"name": "own-1"}, "spec": spec}))
+    (tmp_path / "configs").mkdir()
+    site = {"storage": {"kind": "directory"}, "cluster": {"kubeconfig": str(cluster.kubeconfig())}}
+    (tmp_path / "configs" / "site.yaml").write_text(json.dumps(site))
+    monkeypatch.setenv("MLOPS_POD", "own-1")
+    monkeypatch.delenv("MLOPS_SHARE", raising=False)
+    with pytest.raises(UserError, match="workers need the share as a folder"):
+        open_space(tmp_path, tmp_path / ".mlops")

@@ -13,7 +13,8 @@ import pytest
 from configs.cluster import Cluster, Quota, State
 from configs.secret import PasswordReference
 from configs.storage import DirectoryStorage, MountStorage, SmbStorage
-from infra.kubernetes.check import Outside, check
+from infra.kubernetes.check.manifests import check
+from infra.kubernetes.check.names import Outside
 from infra.kubernetes.platform.plan import SECRETS, namespace, platform_manifests
 from infra.kubernetes.platform.share import as_seen_by_pods, share_volumes
 from infra.kubernetes.platform.wanted import Wanted
@@ -290,11 +291,21 @@ def test_the_share_without_a_mount_takes_its_password_from_the_secret() -> None:
 
 def test_rights_are_the_least() -> None:
     wanted = PLATFORMS["storage class"]
-    rules = {item["resources"][0]: item["verbs"] for item in _one(wanted, "Role", "mlops-worker")["rules"]}
+    rules, gangs = (
+        {item["resources"][0]: item["verbs"] for item in _one(wanted, "Role", name)["rules"]}
+        for name in ("mlops-worker", "mlops-run")
+    )
     assert rules["jobs"] == ["create", "get", "list", "watch", "delete"]
     assert rules["pods"] == ["get", "list", "watch"]
     assert rules["pods/log"] == ["get"]
+    # Before a gang is launched, its queue is looked for (Kueue), or whether there are groups of pods (Volcano).
+    assert gangs["localqueues"] == ["get"]
+    assert gangs["podgroups"] == ["create", "get", "list", "patch", "delete"]
     for manifest in platform_manifests(wanted):
+        # Outside of the namespace, and at nodes, only the worker looks.
+        outside = manifest["kind"] == "ClusterRoleBinding" or manifest["metadata"].get("namespace") == "default"
+        if outside and "subjects" in manifest:
+            assert [subject["name"] for subject in manifest["subjects"]] == ["mlops-worker"]
         for rule in manifest.get("rules", ()):
             assert "*" not in (*rule["verbs"], *rule["resources"], *rule["apiGroups"])
             assert not {"secrets", "pods/exec", "roles", "serviceaccounts/token"} & set(rule["resources"])

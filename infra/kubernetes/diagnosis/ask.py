@@ -14,8 +14,7 @@ from infra.kubernetes.diagnosis.facts import Facts
 from infra.kubernetes.diagnosis.masking import clean_line
 from infra.kubernetes.diagnosis.publish import newest
 from infra.kubernetes.diagnosis.runs import read_pool, read_runs, run_facts
-from infra.kubernetes.diagnosis.snapshot import read_runs as read_objects
-from infra.kubernetes.diagnosis.snapshot import read_surroundings
+from infra.kubernetes.diagnosis.snapshot import read_objects, read_surroundings
 
 if TYPE_CHECKING:
     from lightkube import Client

@@ -22,7 +22,9 @@ from infra.kubernetes.diagnosis.facts import (
 )
 from infra.kubernetes.diagnosis.masking import clean_line
 from infra.kubernetes.diagnosis.quantities import amount, pod_requests
-from infra.kubernetes.diagnosis.snapshot import GANG_RUN, RUN, Object, Snapshot
+from infra.kubernetes.diagnosis.snapshot import Object, Snapshot
+from infra.kubernetes.gang.pod import FLOW_RUN as GANG_RUN
+from infra.kubernetes.manifests import RUN_LABEL
 
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 Said = Mapping[str, tuple[Event, ...]]
@@ -38,12 +40,12 @@ def facts_of(snapshot: Snapshot, run_id: str, now: datetime, run: Run | None = N
     own = jobs_of(snapshot, run_id)
     chosen = job if job is not None else own[-1] if own else None
     others = set(own) - {chosen}
-    concerned = [item for item in snapshot.jobs if run_id in (_label(item, RUN), _label(item, GANG_RUN))]
+    concerned = [item for item in snapshot.jobs if run_id in (_label(item, RUN_LABEL), _label(item, GANG_RUN))]
     jobs = [item for item in concerned if item["metadata"]["name"] not in others]
     pods = [
         pod
         for pod in snapshot.pods
-        if run_id in (_label(pod, RUN), _label(pod, GANG_RUN)) and _job_of(pod) not in others
+        if run_id in (_label(pod, RUN_LABEL), _label(pod, GANG_RUN)) and _job_of(pod) not in others
     ]
     claims = {name for pod in pods for name in _claims(pod["spec"])}
     nodes = snapshot.nodes
@@ -60,7 +62,7 @@ def facts_of(snapshot: Snapshot, run_id: str, now: datetime, run: Run | None = N
 
 def jobs_of(snapshot: Snapshot, run_id: str) -> list[str]:
     """Return the names of a run's own Jobs, oldest first: one for each start."""
-    own = sorted((job for job in snapshot.jobs if _label(job, RUN) == run_id), key=_created)
+    own = sorted((job for job in snapshot.jobs if _label(job, RUN_LABEL) == run_id), key=_created)
     return [str(job["metadata"]["name"]) for job in own]
 
 

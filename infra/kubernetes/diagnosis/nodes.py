@@ -56,61 +56,39 @@ def _node_lost(pod: Pod, what: str, evidence: tuple[str, ...]) -> Diagnosis:
 def _taken(facts: Facts, pod: Pod) -> Diagnosis | None:
     target = pod.conditions.get("DisruptionTarget")
     reason = target.reason if target and target.status == "True" else ""
-    words = _pod_words(pod)
     if pod.reason in ("Terminated", "NodeShutdown", "Shutdown") or (
         reason == "TerminationByKubelet"
         and "shutdown" in f"{pod.reason} {pod.message} {target.message if target else ''}".lower()
     ):
-        return Diagnosis(
-            Category.NODE_SHUTDOWN,
-            f"Node {pod.node} shut down and ended the run's pod, as a spot machine that is taken back does.",
-            words,
-            f"nothing to do: {_AGAIN} on another node",
-            passing=True,
-            avoid=(pod.node,),
-        )
+        what = f"Node {pod.node} shut down and ended the run's pod, as a spot machine that is taken back does"
+        return _retried(pod, Category.NODE_SHUTDOWN, what, elsewhere=True)
     if reason == "PreemptionByScheduler" or pod.reason == "Preempted" or pod.said("Preempted"):
         return Diagnosis(
             Category.PREEMPTED,
             f"A pod of higher priority took the place of the run's on {pod.node}.",
-            words,
+            _pod_words(pod),
             f"wait: {_AGAIN}; or give the deployment a higher priority class",
             passing=True,
         )
     if pod.reason == "Evicted" or (reason == "TerminationByKubelet"):
-        return _evicted(facts, pod, words)
+        return _evicted(pod)
     if reason == "DeletionByTaintManager":
         node = facts.node(pod.node)
         taints = [str(taint) for taint in node.taints if taint.effect == "NoExecute"] if node else []
         named = f" ({', '.join(taints)})" if taints else ""
-        return Diagnosis(
-            Category.EVICTED,
-            f"Node {pod.node} got a taint{named} that the run's pod does not put up with, and the pod was evicted.",
-            words,
-            f"nothing to do: {_AGAIN} on another node",
-            passing=True,
-            avoid=(pod.node,),
-        )
+        what = f"Node {pod.node} got a taint{named} that the run's pod does not put up with, and the pod was evicted"
+        return _retried(pod, Category.EVICTED, what, elsewhere=True)
     if reason == "EvictionByEvictionAPI":
-        return Diagnosis(
-            Category.EVICTED,
-            f"The run's pod was evicted from {pod.node} by request, as kubectl drain does.",
-            words,
-            f"nothing to do: {_AGAIN}",
-            passing=True,
+        return _retried(
+            pod, Category.EVICTED, f"The run's pod was evicted from {pod.node} by request, as kubectl drain does"
         )
     if pod.reason in ("OutOfcpu", "OutOfmemory", "OutOfpods", "UnexpectedAdmissionError", "NodeAffinity"):
-        return Diagnosis(
-            Category.EVICTED,
-            f"{pod.node} turned the run's pod away when it came: {pod.message or pod.reason}.",
-            words,
-            f"nothing to do: {_AGAIN}",
-            passing=True,
-        )
+        what = f"{pod.node} turned the run's pod away when it came: {pod.message or pod.reason}"
+        return _retried(pod, Category.EVICTED, what)
     return None
 
 
-def _evicted(facts: Facts, pod: Pod, words: tuple[str, ...]) -> Diagnosis:
+def _evicted(pod: Pod) -> Diagnosis:
     message = " ".join([pod.message, *(event.message for event in pod.said("Evicted"))])
     over = re.search(
         r"(?:exceeds the total limit of containers|exceeded its local ephemeral storage limit) ['\"]?([\w.]+)",
@@ -122,35 +100,26 @@ def _evicted(facts: Facts, pod: Pod, words: tuple[str, ...]) -> Diagnosis:
         return Diagnosis(
             Category.DISK_PRESSURE,
             f"The run wrote more to its node's disk than its limit of {limit}, and was evicted from {pod.node}.",
-            words,
+            _pod_words(pod),
             "raise the limit of ephemeral storage, or write results to the share",
         )
     if re.search(r"ephemeral-storage|DiskPressure|imagefs|nodefs|inodes", message):
-        return Diagnosis(
-            Category.DISK_PRESSURE,
-            f"The disk of {pod.node} is nearly full, and the run's pod was evicted.",
-            words,
-            f"free disk on {pod.node}: crictl rmi --prune, and look at the DVC cache; {_AGAIN} on another node",
-            passing=True,
-            avoid=(pod.node,),
-        )
+        what = f"The disk of {pod.node} is nearly full, and the run's pod was evicted"
+        hint = f"free disk on {pod.node}: crictl rmi --prune, and look at the DVC cache;"
+        return _retried(pod, Category.DISK_PRESSURE, what, hint, elsewhere=True)
     if re.search(r"low on resource: memory|MemoryPressure", message):
-        return Diagnosis(
-            Category.EVICTED,
-            f"{pod.node} was short of memory and evicted the run's pod.",
-            words,
-            f"request as much memory as the run needs; {_AGAIN} on another node",
-            passing=True,
-            avoid=(pod.node,),
-        )
-    return Diagnosis(
-        Category.EVICTED,
-        f"The run's pod was evicted from {pod.node}{f': {pod.message}' if pod.message else ''}.",
-        words,
-        f"nothing to do: {_AGAIN}",
-        passing=True,
-        avoid=(pod.node,),
-    )
+        what = f"{pod.node} was short of memory and evicted the run's pod"
+        return _retried(pod, Category.EVICTED, what, "request as much memory as the run needs;", elsewhere=True)
+    what = f"The run's pod was evicted from {pod.node}{f': {pod.message}' if pod.message else ''}"
+    return _retried(pod, Category.EVICTED, what, elsewhere=True)
+
+
+def _retried(
+    pod: Pod, category: Category, what: str, hint: str = "nothing to do:", *, elsewhere: bool = False
+) -> Diagnosis:
+    """Return what the next start is spared, on another node where this one is bad."""
+    where, avoid = (" on another node", (pod.node,)) if elsewhere else ("", ())
+    return Diagnosis(category, f"{what}.", _pod_words(pod), f"{hint} {_AGAIN}{where}", passing=True, avoid=avoid)
 
 
 def _gone(facts: Facts) -> Diagnosis | None:

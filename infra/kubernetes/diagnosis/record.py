@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Self
 
 
 class Category(StrEnum):
@@ -79,27 +76,3 @@ class Diagnosis:
             parts.append(f"**What to do:** {self.remedy}")
         parts.append("It can pass by itself or by a retry." if self.passing else "It needs a change: no retry helps.")
         return "\n\n".join(parts)
-
-    def to_json(self) -> str:
-        """Return it as one JSON object."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Read what :meth:`to_json` wrote.
-
-        Raises:
-            ValueError: it is something else.
-        """
-        try:
-            values: Mapping[str, Any] = json.loads(text)
-            return cls(
-                Category(values["category"]),
-                str(values["what"]),
-                tuple(values["evidence"]),
-                str(values["remedy"]),
-                bool(values["passing"]),
-                tuple(values["avoid"]),
-            )
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"no diagnosis: {error}") from None

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from infra.kubernetes.diagnosis.facts import Event, Facts, Node, Pod, Quota, Taint
-from infra.kubernetes.diagnosis.quantities import size, told
+from infra.kubernetes.diagnosis.quantities import amount, size, told
 from infra.kubernetes.diagnosis.record import Category, Diagnosis
 
 GPU = "nvidia.com/gpu"
@@ -75,8 +75,6 @@ def _pairs(text: str) -> dict[str, str]:
 
 
 def _more(asked: str, limit: str | None) -> bool:
-    from infra.kubernetes.diagnosis.quantities import amount
-
     first, second = amount(asked), amount(limit)
     return first is not None and second is not None and first > second
 

@@ -12,6 +12,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from infra.kubernetes.diagnosis.masking import clean_line
+from infra.kubernetes.diagnosis.quantities import pod_requests
+from infra.kubernetes.gang.pod import FLOW_RUN as GANG_RUN
+from infra.kubernetes.manifests import RUN_LABEL
 from infra.kubernetes.objects import has
 
 if TYPE_CHECKING:
@@ -19,10 +22,6 @@ if TYPE_CHECKING:
 
 Object = dict[str, Any]
 
-RUN = "prefect.io/flow-run-id"
-"""Label of a run's own Job and pod."""
-GANG_RUN = "mlops/flow-run"
-"""Label of the Job and the pods of a run's gang."""
 _NO_LOG = re.compile(r"failed to try resolving symlinks|unable to retrieve container logs")
 """What the kubelet answers in the place of a log that is gone."""
 TAIL = 40
@@ -51,7 +50,7 @@ class Snapshot:
     logs: dict[str, list[str]] = field(default_factory=dict)
 
 
-def read_runs(client: Client, namespace: str) -> Snapshot:
+def read_objects(client: Client, namespace: str) -> Snapshot:
     """Read the Jobs and pods of all runs and gangs in ``namespace``: two requests.
 
     Raises:
@@ -60,7 +59,7 @@ def read_runs(client: Client, namespace: str) -> Snapshot:
     from lightkube.resources.batch_v1 import Job
     from lightkube.resources.core_v1 import Pod
 
-    ours = _labelled(RUN, GANG_RUN)
+    ours = _labelled(RUN_LABEL, GANG_RUN)
     return Snapshot(
         jobs=_dicts(client.list(Job, namespace=namespace), ours),
         pods=_dicts(client.list(Pod, namespace=namespace), ours),
@@ -99,8 +98,6 @@ def read_surroundings(client: Client, namespace: str, seen: Snapshot, at_work: C
 
 def requested_by_node(pods: Iterable[Object]) -> dict[str, dict[str, float]]:
     """Sum what pods reserve, by node and resource; those that have ended reserve nothing."""
-    from infra.kubernetes.diagnosis.quantities import pod_requests
-
     sums: dict[str, dict[str, float]] = {}
     for pod in pods:
         node = pod.get("spec", {}).get("nodeName")
@@ -127,7 +124,7 @@ def _logs(
     logs: dict[str, list[str]] = {}
     for pod in pods:
         name, node = pod["metadata"]["name"], pod["spec"].get("nodeName")
-        quiet = (pod["metadata"].get("labels") or {}).get(RUN) in at_work
+        quiet = (pod["metadata"].get("labels") or {}).get(RUN_LABEL) in at_work
         for status in pod.get("status", {}).get("containerStatuses") or []:
             state = set(status.get("state") or {})
             if node in silent or not state & ({"terminated"} if quiet else {"running", "terminated"}):

@@ -91,7 +91,7 @@ class Following:
     def _note_pods(self) -> None:
         from lightkube.resources.core_v1 import Pod
 
-        found = [workers.read_worker(pod.to_dict()) for pod in self._client.list(Pod, labels=self._labels)]
+        found = [workers.read_worker(pod.to_dict()) for pod in self._client.list(Pod, labels={GANG: self._gang.name})]
         now = {worker.uid: worker for worker in found}
         for line in workers.changes(self._pods, now):
             self._watch.note(line)
@@ -105,10 +105,6 @@ class Following:
             self._logs.lost(uid)
         self._pods = now
         self._seen |= now
-
-    @property
-    def _labels(self) -> dict[str, Any]:
-        return {GANG: self._gang.name}
 
     def _free_stuck(self) -> None:
         """Remove pods that should have ended long ago; their nodes do not answer, and the Job waits for them."""

@@ -139,6 +139,7 @@ class KubernetesLauncher:
         Raises:
             UserError: it has not, or not the queue.
         """
+        from httpx2 import HTTPStatusError
         from lightkube.core.exceptions import ApiError
         from lightkube.generic_resource import create_namespaced_resource
 
@@ -152,10 +153,11 @@ class KubernetesLauncher:
             else:
                 groups = create_namespaced_resource("scheduling.volcano.sh", "v1beta1", "PodGroup", "podgroups")
                 list(self._client.list(groups, chunk_size=1))
-        except ApiError as error:
+        except HTTPStatusError as error:
             if status_code(error) != 404:
                 raise
-            if kueue and gang.scheduler.queue in str(error):
+            # Of a kind that is not installed, the API server knows so little that it answers in plain text.
+            if kueue and isinstance(error, ApiError):
                 what = f"namespace {self.space.namespace} has no LocalQueue {gang.scheduler.queue}"
                 raise UserError(Problem("scheduler.queue", what, "make it, or name one that is there")) from None
             what = f"the cluster has no {gang.scheduler.kind}"

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from infra.kubernetes.diagnosis.snapshot import GANG_RUN
+from infra.kubernetes.gang.pod import FLOW_RUN
 from infra.kubernetes.objects import discard
 
 if TYPE_CHECKING:
@@ -42,12 +42,12 @@ def launched(client: Client, namespace: str) -> dict[str, list[Any]]:
     from lightkube.resources.core_v1 import Service
 
     found: dict[str, list[Any]] = {}
-    labels: dict[str, Any] = {GANG_RUN: operators.exists()}
+    labels: dict[str, Any] = {FLOW_RUN: operators.exists()}
     kinds: tuple[Any, ...] = (Job, Service)
     for kind in kinds:
         for item in client.list(kind, namespace=namespace, labels=labels):
             if item.metadata.deletionTimestamp is None:
-                found.setdefault(item.metadata.labels[GANG_RUN], []).append(item)
+                found.setdefault(item.metadata.labels[FLOW_RUN], []).append(item)
     return found
 
 

@@ -11,6 +11,17 @@ from typing import Any
 from configs.ddp import Volcano
 from infra.ddp.command import rank_environment, threads_a_rank, torchrun_options
 from infra.ddp.launch import Gang
+from infra.kubernetes.manifests import CACHE, CODE, IMAGE_USER, amounts, pod_security, pull_secrets, values
+from infra.kubernetes.manifests import labels as labels_of
+from infra.kubernetes.pods import (
+    CACHE_MOUNT,
+    SHM_MOUNT,
+    bound_to_lost_node,
+    cache_owner,
+    cache_volume,
+    shm_volume,
+    spread,
+)
 
 Manifest = dict[str, Any]
 
@@ -23,8 +34,7 @@ GRACE_S = 30
 """Seconds of a pod between SIGTERM and SIGKILL: more than the ranks have, see :mod:`infra.ddp.command`."""
 NODE_LOST_S = 30
 """Seconds after which the pods of a node that is not ready are given up; Kubernetes' own default is 300."""
-ROOT, CACHE = PurePosixPath("/opt/mlops"), PurePosixPath("/cache")
-USER = 10001
+ROOT = PurePosixPath(CODE)
 LOG_NAME = "worker-$(JOB_COMPLETION_INDEX).$(POD)"
 
 
@@ -72,13 +82,7 @@ def labels(gang: Gang) -> dict[str, str]:
 
     Never ``prefect.io/flow-run-id``: Prefect's worker would take each pod that fails for the flow's own.
     """
-    return {
-        "app.kubernetes.io/part-of": "mlops",
-        "app.kubernetes.io/component": COMPONENT,
-        "app.kubernetes.io/managed-by": "mlops",
-        GANG: gang.name,
-        FLOW_RUN: gang.flow_run_id,
-    }
+    return {**labels_of(COMPONENT), GANG: gang.name, FLOW_RUN: gang.flow_run_id}
 
 
 def folder(gang: Gang) -> PurePosixPath:
@@ -99,69 +103,31 @@ def total(gang: Gang) -> dict[str, str]:
 
 
 def _spec(gang: Gang, space: Space) -> Manifest:
-    lost = {"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": NODE_LOST_S}
+    owner = cache_owner(space.image, "IfNotPresent", amounts("10m", "32Mi", "1", "32Mi"))
     return {
         "subdomain": gang.name,
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": GRACE_S,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": USER,
-            "runAsGroup": USER,
-            "fsGroup": USER,
-            "fsGroupChangePolicy": "OnRootMismatch",
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": pod_security(IMAGE_USER),
         **({"schedulerName": "volcano"} if isinstance(gang.scheduler, Volcano) else {}),
         **({"priorityClassName": space.priority_class} if space.priority_class else {}),
-        **({"imagePullSecrets": [{"name": name} for name in space.pull_secrets]} if space.pull_secrets else {}),
+        **pull_secrets(space.pull_secrets),
         **({"nodeSelector": dict(space.node_selector)} if space.node_selector else {}),
         "tolerations": [
-            {"key": "node.kubernetes.io/not-ready", **lost},
-            {"key": "node.kubernetes.io/unreachable", **lost},
+            *bound_to_lost_node(NODE_LOST_S),
             *(dict(toleration) for toleration in space.tolerations),
         ],
-        "topologySpreadConstraints": [
-            {
-                "maxSkew": 1,
-                "topologyKey": "kubernetes.io/hostname",
-                "whenUnsatisfiable": "ScheduleAnyway",
-                "labelSelector": {"matchLabels": {GANG: gang.name}},
-            }
-        ],
-        **({"initContainers": [_cache_owner(space)]} if gang.data else {}),
+        "topologySpreadConstraints": spread({GANG: gang.name}),
+        **({"initContainers": [owner]} if gang.data else {}),
         "containers": [_worker(gang, space)],
         "volumes": _volumes(gang, space),
     }
 
 
-def _cache_owner(space: Space) -> Manifest:
-    """Give the node's folder, which the kubelet makes for root alone, to our group, as the pods of flow runs do, too.
-
-    It is root without any capability: the owner of a folder may give it to a group that he is in.
-    """
-    return {
-        "name": "cache-owner",
-        "image": space.image,
-        "imagePullPolicy": "IfNotPresent",
-        "command": ["sh", "-c", f"chgrp {USER} {CACHE} && chmod 0770 {CACHE}"],
-        "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"cpu": "1", "memory": "32Mi"}},
-        "securityContext": {
-            "runAsNonRoot": False,
-            "runAsUser": 0,
-            "runAsGroup": USER,
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
-        "volumeMounts": [{"name": "cache", "mountPath": str(CACHE)}],
-    }
-
-
 def _worker(gang: Gang, space: Space) -> Manifest:
-    amounts = _amounts(gang, 1)
+    resources = _amounts(gang, 1)
     return {
         "name": CONTAINER,
         "image": space.image,
@@ -171,15 +137,15 @@ def _worker(gang: Gang, space: Space) -> Manifest:
         "args": _arguments(gang, space),
         "env": [
             {"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
-            *({"name": name, "value": value} for name, value in _environment(gang, space).items()),
+            *values(_environment(gang, space)),
         ],
         "ports": [{"name": "rendezvous", "containerPort": PORT, "protocol": "TCP"}],
-        "resources": {"requests": amounts, "limits": amounts},
+        "resources": {"requests": resources, "limits": resources},
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
         "volumeMounts": [
-            {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - the container's shared memory
+            dict(SHM_MOUNT),
             {"name": "home", "mountPath": str(space.home)},
-            *([{"name": "cache", "mountPath": str(CACHE)}] if gang.data else []),
+            *([dict(CACHE_MOUNT)] if gang.data else []),
             *(dict(mount) for mount in space.share_mounts),
         ],
     }
@@ -188,11 +154,10 @@ def _worker(gang: Gang, space: Space) -> Manifest:
 def _volumes(gang: Gang, space: Space) -> list[Manifest]:
     # More than half of the memory in /dev/shm leaves too little for the processes that fill it.
     shm = bytes_text(min(space.shm, gang.memory // 2))
-    cache = {"name": "cache", "hostPath": {"path": str(space.cache), "type": "DirectoryOrCreate"}}
     return [
-        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": shm}},
+        shm_volume(shm),
         {"name": "home", "emptyDir": {}},
-        *([cache] if gang.data else []),
+        *([cache_volume(str(space.cache))] if gang.data else []),
         *(dict(volume) for volume in space.share_volumes),
     ]
 
@@ -237,7 +202,7 @@ def _environment(gang: Gang, space: Space) -> dict[str, str]:
     )
     # HOME: the pod's user need not have a folder of its own in the image.
     own = {"HOME": str(space.home), "MLOPS_HOME": str(space.home), **space.environment}
-    return {**own, **({"MLOPS_CACHE": str(CACHE)} if gang.data else {}), **ranks}
+    return {**own, **({"MLOPS_CACHE": CACHE} if gang.data else {}), **ranks}
 
 
 def _amounts(gang: Gang, workers: int) -> dict[str, str]:

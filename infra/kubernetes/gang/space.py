@@ -7,7 +7,6 @@ version of the code, and its way to the share.
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -17,8 +16,9 @@ from configs.problems import Problem, UserError
 from configs.quantity import parse_quantity
 from configs.site import SITE_FILE, load_site
 from configs.storage import STORAGE, DirectoryStorage, MountStorage, SmbStorage, Storage
-from infra.kubernetes.client import SERVICE_ACCOUNT, connect
+from infra.kubernetes.client import connect
 from infra.kubernetes.gang.pod import Space
+from infra.kubernetes.manifests import POD
 from infra.kubernetes.platform.choice import choose, cluster_of
 from infra.kubernetes.platform.share import CSI_DRIVER, as_seen_by_pods, share_volumes
 from infra.kubernetes.platform.wanted import Wanted
@@ -40,11 +40,12 @@ def open_space(root: Path, home: Path) -> tuple[Client, Space, Path | None]:
     site = load_site(root / SITE_FILE)
     cluster = cluster_of(site)
     client = connect(cluster)
-    if (SERVICE_ACCOUNT / "token").exists() and os.environ.get(ENVIRONMENT):
+    # A run's pod knows its name. Whether it has a share is not asked here: without one it may not look for another way.
+    if name := os.environ.get(POD):
         from lightkube.resources.core_v1 import Pod
 
-        own = client.get(Pod, socket.gethostname()).to_dict()
-        space = space_like(own, cluster, os.environ[ENVIRONMENT], _domain(RESOLV_CONF.read_text(encoding="utf-8")))
+        own = client.get(Pod, name).to_dict()
+        space = space_like(own, cluster, os.environ.get(ENVIRONMENT), _domain(RESOLV_CONF.read_text(encoding="utf-8")))
     else:
         space = space_for(choose(site, client, home))
     return client, space, _seen_here(root, home)
@@ -67,7 +68,7 @@ def space_for(wanted: Wanted) -> Space:
     )
 
 
-def space_like(pod: Mapping[str, Any], cluster: Cluster, share: str, domain: str) -> Space:
+def space_like(pod: Mapping[str, Any], cluster: Cluster, share: str | None, domain: str) -> Space:
     """Return what gangs are given by a flow run's pod; ``share`` is the storage as it sees it, as JSON.
 
     Raises:
@@ -77,7 +78,7 @@ def space_like(pod: Mapping[str, Any], cluster: Cluster, share: str, domain: str
     container = spec["containers"][0]
     return _space(
         cluster,
-        STORAGE.validate_json(share),
+        STORAGE.validate_json(share) if share else None,
         image=container["image"],
         pull_secrets=tuple(item["name"] for item in spec.get("imagePullSecrets") or ()),
         share_volumes=tuple(item for item in spec.get("volumes") or () if item["name"] in _SHARE_VOLUMES),

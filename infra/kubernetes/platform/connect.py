@@ -15,7 +15,7 @@ from infra.kubernetes.platform.choice import cluster_of
 from infra.kubernetes.platform.credentials import keep_copy, read_logins
 from infra.stack import ports, processes, rest
 from infra.stack.connection import Connection, load_connection, save_connection
-from infra.stack.environment import put_dotenv_back, write_dotenv_of
+from infra.stack.environment import import_path, put_dotenv_back, write_dotenv_of
 from infra.stack.processes import MARK
 from infra.stack.state import LOOPBACK, change_lock, stack_id
 
@@ -82,10 +82,8 @@ def disconnect(home: Path) -> bool:
 
 
 def _environment(home: Path) -> dict[str, str]:
-    own = str(Path(__file__).resolve().parents[3])
-    path = os.pathsep.join(dict.fromkeys(filter(None, [own, *os.environ.get("PYTHONPATH", "").split(os.pathsep)])))
     # With the stack's mark, `mlops down` finds it although its parent is gone.
-    return {**os.environ, MARK: stack_id(home), "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+    return {**os.environ, MARK: stack_id(home), "PYTHONPATH": import_path(), "PYTHONUNBUFFERED": "1"}
 
 
 def _wait(connection: Connection, log: Path) -> None:

@@ -14,23 +14,22 @@ from infra.kubernetes.manifests import (
     COMPONENT,
     CONTAINER,
     CREDENTIALS,
-    MANAGED_BY,
     MLFLOW,
-    MLOPS,
-    PART_OF,
+    OURS,
     POSTGRES,
     SHARE,
+    amounts,
     labels,
     manifest,
+    shared_name,
 )
 from infra.kubernetes.objects import discard, find
 from infra.kubernetes.platform import mlflow, postgres
-from infra.kubernetes.platform.rbac import NODE_EVENTS_IN
+from infra.kubernetes.platform.rbac import NODE_EVENTS, NODE_EVENTS_IN, NODES
 
 if TYPE_CHECKING:
     from lightkube import Client
 
-OURS = {PART_OF: MLOPS, MANAGED_BY: MLOPS}
 DATA_VOLUMES = (postgres.VOLUME, mlflow.VOLUME)
 WIPE = "mlops-wipe"
 PODS_LIMIT_S = 240.0
@@ -107,7 +106,7 @@ def _delete_share(client: Client) -> None:
     from lightkube.resources.core_v1 import PersistentVolume, PersistentVolumeClaim
 
     discard(client, PersistentVolumeClaim, SHARE)
-    discard(client, PersistentVolume, f"{client.namespace}-share")
+    discard(client, PersistentVolume, shared_name(client.namespace, "share"))
 
 
 def _wipe(client: Client, cluster: Cluster, report: Report) -> None:
@@ -150,10 +149,7 @@ def _wiper(cluster: Cluster, claims: list[str]) -> dict[str, Any]:
                 "image": cluster.images.postgres,
                 **CONTAINER,
                 "command": ["find", *(f"/data/{name}" for name in claims), "-mindepth", "1", "-delete"],
-                "resources": {
-                    "requests": {"cpu": "10m", "memory": "32Mi"},
-                    "limits": {"cpu": "500m", "memory": "128Mi"},
-                },
+                "resources": amounts("10m", "32Mi", "500m", "128Mi"),
                 # Root without the right to look into folders of others could not empty them.
                 "securityContext": {
                     "runAsUser": 0,
@@ -179,13 +175,14 @@ def _delete_data(client: Client, cluster: Cluster) -> None:
     for name in DATA_VOLUMES:
         discard(client, PersistentVolumeClaim, name)
     for component in (POSTGRES, MLFLOW):
-        discard(client, PersistentVolume, f"{cluster.namespace}-{component}")
+        discard(client, PersistentVolume, shared_name(cluster.namespace, component))
     for item in client.list(Secret, labels={**OURS}):
         discard(client, Secret, str(item.metadata.name if item.metadata else CREDENTIALS))
-    discard(client, ClusterRoleBinding, f"{cluster.namespace}-nodes")
-    discard(client, ClusterRole, f"{cluster.namespace}-nodes")
-    discard(client, RoleBinding, f"{cluster.namespace}-node-events", namespace=NODE_EVENTS_IN)
-    discard(client, Role, f"{cluster.namespace}-node-events", namespace=NODE_EVENTS_IN)
+    nodes, events = shared_name(cluster.namespace, NODES), shared_name(cluster.namespace, NODE_EVENTS)
+    discard(client, ClusterRoleBinding, nodes)
+    discard(client, ClusterRole, nodes)
+    discard(client, RoleBinding, events, namespace=NODE_EVENTS_IN)
+    discard(client, Role, events, namespace=NODE_EVENTS_IN)
 
 
 def _delete_namespace(client: Client, cluster: Cluster) -> None:

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 from configs.problems import Problem, UserError
 from configs.site import Site
 from infra.kubernetes.apply import Applied, apply, read
-from infra.kubernetes.check import Outside, check
+from infra.kubernetes.check.manifests import check
+from infra.kubernetes.check.names import Outside
 from infra.kubernetes.client import api_errors_for_people, connect, is_away
+from infra.kubernetes.forward import LOOPBACK, Forwarded, forwarded
 from infra.kubernetes.manifests import MANAGED_BY, MLOPS, POSTGRES, PREFECT, PREFECT_PORT
 from infra.kubernetes.objects import has
 from infra.kubernetes.platform.choice import choose, cluster_of
@@ -24,8 +26,10 @@ from infra.kubernetes.platform.credentials import Logins, ensure_credentials, ke
 from infra.kubernetes.platform.plan import SECRETS, namespace, platform_manifests
 from infra.kubernetes.platform.provision import request
 from infra.kubernetes.platform.secrets import site_secrets
-from infra.kubernetes.platform.status import COMPONENTS, ComponentState, component_states
+from infra.kubernetes.platform.status import COMPONENTS, ComponentState, component_states, newest_pod
 from infra.kubernetes.platform.wanted import Wanted
+from infra.stack import ports
+from infra.stack.environment import QUIET, import_path
 
 if TYPE_CHECKING:
     from lightkube import Client
@@ -144,8 +148,6 @@ def _replace_stuck(client: Client) -> None:
     from lightkube.resources.apps_v1 import StatefulSet
     from lightkube.resources.core_v1 import Pod
 
-    from infra.kubernetes.platform.status import newest_pod
-
     pod = newest_pod(client, POSTGRES)
     found = client.get(StatefulSet, POSTGRES).to_dict()
     if pod is None or found.get("status", {}).get("observedGeneration") != found["metadata"]["generation"]:
@@ -170,9 +172,7 @@ def provision(wanted: Wanted, asked: str, root: Path, logins: Logins, report: Re
 
 
 async def _provision(wanted: Wanted, asked: str, root: Path, logins: Logins) -> tuple[int, str]:
-    from infra.kubernetes.forward import LOOPBACK, Forwarded, forwarded
-
-    port = _free_port()
+    port = ports.choose(LOOPBACK, None, 0, frozenset({0}), "")
     async with forwarded(wanted.cluster, [Forwarded(PREFECT, PREFECT_PORT, port)]):
         child = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "infra.kubernetes.platform.provision"),
@@ -193,22 +193,13 @@ async def _provision(wanted: Wanted, asked: str, root: Path, logins: Logins) -> 
 
 
 def _environment(url: str, logins: Logins, root: Path) -> Mapping[str, str]:
-    from infra.stack.environment import QUIET
-
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
-    path = [str(root), str(Path(__file__).resolve().parents[3]), *filter(None, [inherited.get("PYTHONPATH")])]
     return {
         **inherited,
         **QUIET,
         "PREFECT_API_URL": url,
         "PREFECT_API_AUTH_STRING": logins.prefect_auth,
         "PREFECT_CLI_PROMPT": "false",
-        "PYTHONPATH": os.pathsep.join(dict.fromkeys(path)),
+        "PYTHONPATH": import_path(root),
         "NO_PROXY": "127.0.0.1,localhost",
     }
-
-
-def _free_port() -> int:
-    from infra.stack.ports import choose as choose_port
-
-    return choose_port("127.0.0.1", None, 0, frozenset({0}), "")

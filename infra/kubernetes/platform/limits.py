@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from infra.kubernetes.manifests import manifest
-from infra.kubernetes.platform.rbac import RUN
+from infra.kubernetes.manifests import RUN, manifest
 from infra.kubernetes.platform.wanted import Wanted
 
 PRIORITIES = {

@@ -59,6 +59,6 @@ def manifests(wanted: Wanted) -> list[dict[str, Any]]:
             memory=("512Mi", "2Gi"),
             volumes=[{"name": "artifacts", "persistentVolumeClaim": {"claimName": VOLUME}}],
             mounts=[mounted],
-            init=own_folder(wanted, wanted.image, IMAGE_USER, mounted).get("initContainers", []),
+            init=own_folder(wanted, wanted.image, IMAGE_USER, mounted),
         ),
     ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from infra.kubernetes.gang.pod import GANG
 from infra.kubernetes.manifests import (
     COMPONENT,
     MLFLOW,
@@ -21,9 +22,6 @@ from infra.kubernetes.manifests import (
 )
 from infra.kubernetes.platform.wanted import Wanted
 
-GANG = "mlops/gang"
-"""Label of the pods of a distributed training, which speak to each other on any port."""
-
 
 def manifests(wanted: Wanted) -> list[dict[str, Any]]:
     """Return the policies."""
@@ -31,6 +29,7 @@ def manifests(wanted: Wanted) -> list[dict[str, Any]]:
     servers = [
         {"podSelector": {"matchExpressions": [{"key": COMPONENT, "operator": "In", "values": [PREFECT, MLFLOW]}]}}
     ]
+    # The workers of a distributed training speak to each other on any port.
     gang = {"matchExpressions": [{"key": GANG, "operator": "Exists"}]}
     closed = {"podSelector": {}, "policyTypes": ["Ingress"]}
     own = {"podSelector": gang, "policyTypes": ["Ingress"], "ingress": [{"from": [{"podSelector": gang}]}]}

@@ -18,14 +18,13 @@ from infra.kubernetes.manifests import (
     container_security,
     labels,
     manifest,
-    pod_security,
     probes,
-    pull_secrets,
     scratch,
     secret_value,
     service,
     values,
 )
+from infra.kubernetes.platform.server import platform_pod
 from infra.kubernetes.platform.volumes import claim, own_folder
 from infra.kubernetes.platform.wanted import Wanted
 
@@ -78,16 +77,13 @@ def manifests(wanted: Wanted) -> list[dict[str, Any]]:
 def _pod(wanted: Wanted) -> dict[str, Any]:
     image = wanted.cluster.images.postgres
     mounted = {"name": "data", "mountPath": DATA}
+    owner = own_folder(wanted, image, USER, mounted)
     is_ready = {"exec": {"command": ["pg_isready", "--quiet", "--host=127.0.0.1", "--username=postgres"]}}
     return {
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "priorityClassName": "mlops-platform",
-        "securityContext": pod_security(USER),
         # A fast shutdown writes a checkpoint of what is in memory.
-        "terminationGracePeriodSeconds": 120,
-        **pull_secrets(wanted.pull_secrets),
-        **own_folder(wanted, image, USER, mounted),
+        **platform_pod(wanted, user=USER, grace_s=120),
+        "automountServiceAccountToken": False,
+        **({"initContainers": owner} if owner else {}),
         "containers": [
             {
                 "name": POSTGRES,

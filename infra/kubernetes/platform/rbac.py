@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from infra.kubernetes.manifests import RUN_ACCOUNT, WORKER, WORKER_ACCOUNT, manifest
+from infra.kubernetes.manifests import RUN, RUN_ACCOUNT, WORKER, WORKER_ACCOUNT, manifest, shared_name
 from infra.kubernetes.platform.wanted import Wanted
-
-RUN = "run"
 
 _LOOK = ("get", "list", "watch")
 _RULES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
@@ -34,14 +32,14 @@ _GANG_RULES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("kueue.x-k8s.io", "localqueues", ("get",)),
 )
 _CLUSTER_RULES = (("", "nodes", _LOOK),)
+NODES, NODE_EVENTS = "nodes", "node-events"
 NODE_EVENTS_IN = "default"
 """Where Kubernetes keeps events about nodes."""
 
 
 def manifests(wanted: Wanted) -> list[dict[str, Any]]:
-    """Return both ServiceAccounts, their Roles, and the look at nodes and their events that a diagnosis needs."""
-    nodes, events = wanted.shared_name("nodes"), wanted.shared_name("node-events")
-    accounts = (WORKER_ACCOUNT, RUN_ACCOUNT)
+    """Return both ServiceAccounts with their Roles, and the worker's right to look at nodes and their events."""
+    nodes, events = shared_name(wanted.namespace, NODES), shared_name(wanted.namespace, NODE_EVENTS)
     return [
         *_account(wanted.namespace, WORKER_ACCOUNT, WORKER, _RULES),
         *_account(wanted.namespace, RUN_ACCOUNT, RUN, _GANG_RULES),
@@ -52,7 +50,7 @@ def manifests(wanted: Wanted) -> list[dict[str, Any]]:
             nodes,
             WORKER,
             roleRef=_reference("ClusterRole", nodes),
-            subjects=[_subject(wanted.namespace, account) for account in accounts],
+            subjects=[_subject(wanted.namespace, WORKER_ACCOUNT)],
         ),
         manifest(
             "rbac.authorization.k8s.io/v1",
@@ -69,7 +67,7 @@ def manifests(wanted: Wanted) -> list[dict[str, Any]]:
             WORKER,
             namespace=NODE_EVENTS_IN,
             roleRef=_reference("Role", events),
-            subjects=[_subject(wanted.namespace, account) for account in accounts],
+            subjects=[_subject(wanted.namespace, WORKER_ACCOUNT)],
         ),
     ]
 

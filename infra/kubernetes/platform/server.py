@@ -67,12 +67,8 @@ def deployment(
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}, *mounts],  # noqa: S108 the pod's own
     }
     pod = {
+        **platform_pod(wanted, user=IMAGE_USER, grace_s=30),
         "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "priorityClassName": "mlops-platform",
-        "securityContext": pod_security(IMAGE_USER),
-        "terminationGracePeriodSeconds": 30,
-        **pull_secrets(wanted.pull_secrets),
         "initContainers": [
             *init,
             {
@@ -93,6 +89,21 @@ def deployment(
         "volumes": [scratch("tmp", "1Gi"), *volumes],
     }
     return one_pod(wanted, name, pod)
+
+
+def platform_pod(wanted: Wanted, *, user: int, grace_s: int) -> dict[str, Any]:
+    """Return what the pods of all components have in common: they go before runs, and run as ``user``.
+
+    Args:
+        grace_s: seconds between SIGTERM and SIGKILL.
+    """
+    return {
+        "enableServiceLinks": False,
+        "priorityClassName": "mlops-platform",
+        "securityContext": pod_security(user),
+        "terminationGracePeriodSeconds": grace_s,
+        **pull_secrets(wanted.pull_secrets),
+    }
 
 
 def one_pod(wanted: Wanted, name: str, pod: Mapping[str, Any], **annotations: str) -> dict[str, Any]:

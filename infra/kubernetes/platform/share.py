@@ -11,7 +11,8 @@ from typing import Any
 
 from configs.secret import PasswordReference
 from configs.storage import DirectoryStorage, MountStorage, SmbStorage
-from infra.kubernetes.manifests import IMAGE_USER, SHARE, manifest
+from infra.kubernetes.manifests import IMAGE_USER, SHARE
+from infra.kubernetes.platform.volumes import bound_volume
 from infra.kubernetes.platform.wanted import Wanted
 from infra.samba.sentinel import SENTINEL
 
@@ -28,38 +29,8 @@ def manifests(wanted: Wanted) -> list[dict[str, Any]]:
     source = _source(wanted)
     if source is None:
         return []
-    volume = wanted.shared_name("share")
     # A share has no size of its own that Kubernetes could give out; the amount only has to be the same in both.
-    size = {"storage": "1Gi"}
-    kept = {"accessModes": ["ReadWriteMany"], "storageClassName": ""}
-    return [
-        manifest(
-            "v1",
-            "PersistentVolume",
-            volume,
-            "share",
-            spec={
-                **kept,
-                "capacity": size,
-                "persistentVolumeReclaimPolicy": "Retain",
-                "claimRef": {
-                    "apiVersion": "v1",
-                    "kind": "PersistentVolumeClaim",
-                    "namespace": wanted.namespace,
-                    "name": SHARE,
-                },
-                **source,
-            },
-        ),
-        manifest(
-            "v1",
-            "PersistentVolumeClaim",
-            SHARE,
-            "share",
-            namespace=wanted.namespace,
-            spec={**kept, "volumeName": volume, "resources": {"requests": size}},
-        ),
-    ]
+    return bound_volume(wanted, SHARE, "share", "1Gi", "ReadWriteMany", source)
 
 
 def as_seen_by_pods(wanted: Wanted) -> DirectoryStorage | MountStorage | SmbStorage | None:
@@ -74,16 +45,11 @@ def as_seen_by_pods(wanted: Wanted) -> DirectoryStorage | MountStorage | SmbStor
     return None
 
 
-def is_mounted(share: DirectoryStorage | MountStorage | SmbStorage | None, *, csi_smb: bool) -> bool:
-    """Whether pods have the share at :data:`MOUNTED_AT`."""
-    return isinstance(share, DirectoryStorage | MountStorage) or (isinstance(share, SmbStorage) and csi_smb)
-
-
 def share_volumes(
     share: DirectoryStorage | MountStorage | SmbStorage | None, *, csi_smb: bool
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return volumes and mounts of a pod that uses the share; both empty where it is not mounted."""
-    if not is_mounted(share, csi_smb=csi_smb):
+    if share is None or (isinstance(share, SmbStorage) and not csi_smb):
         return [], []
     volumes: list[dict[str, Any]] = [{"name": "share", "persistentVolumeClaim": {"claimName": SHARE}}]
     # When the node mounts the share anew, the pod sees the new mount.

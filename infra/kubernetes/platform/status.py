@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from infra.kubernetes.manifests import COMPONENT, MLFLOW, POSTGRES, PREFECT, SELECTOR, WORKER
+from infra.kubernetes.manifests import COMPONENT, MLFLOW, OURS, POSTGRES, PREFECT, WORKER
 from infra.kubernetes.objects import find
 from infra.kubernetes.platform.server import COMMIT
 from infra.kubernetes.platform.trouble import Trouble, pod_trouble
@@ -54,13 +54,9 @@ def newest_pod(client: Client, component: str) -> Mapping[str, Any] | None:
     """Return the newest pod of a component that is not being deleted, None where there is none."""
     from lightkube.resources.core_v1 import Pod
 
-    found = [pod.to_dict() for pod in client.list(Pod, labels={**_selector(), COMPONENT: component})]
+    found = [pod.to_dict() for pod in client.list(Pod, labels={**OURS, COMPONENT: component})]
     kept = [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
     return max(kept, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), default=None)
-
-
-def _selector() -> dict[str, str]:
-    return dict(part.split("=") for part in SELECTOR.split(","))
 
 
 def _state(client: Client, name: str) -> ComponentState:

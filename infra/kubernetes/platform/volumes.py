@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from infra.kubernetes.manifests import CONTAINER, manifest
+from infra.kubernetes.manifests import CONTAINER, amounts, manifest, shared_name
 from infra.kubernetes.platform.wanted import Wanted
 
 
@@ -17,8 +17,26 @@ def claim(wanted: Wanted, name: str, component: str, size: str) -> list[dict[str
         if state.storage_class is not None:
             spec["storageClassName"] = state.storage_class
         return [manifest("v1", "PersistentVolumeClaim", name, component, namespace=wanted.namespace, spec=spec)]
-    volume = wanted.shared_name(component)
-    spec |= {"storageClassName": "", "volumeName": volume}
+    here = {"key": "kubernetes.io/hostname", "operator": "In", "values": [state.node]}
+    source = {
+        "hostPath": {"path": str(state.host_path / component), "type": "DirectoryOrCreate"},
+        "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [here]}]}},
+    }
+    return bound_volume(wanted, name, component, size, "ReadWriteOnce", source)
+
+
+def bound_volume(
+    wanted: Wanted, name: str, component: str, size: str, access: str, source: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Return a volume and the claim ``name``, each of which names the other: nobody else's claim takes it.
+
+    Args:
+        source: the part of the volume's spec that says where it is. The volume outlives its claim.
+    """
+    volume = shared_name(wanted.namespace, component)
+    amount = {"storage": size}
+    kept = {"accessModes": [access], "storageClassName": ""}
+    claim_of = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": wanted.namespace, "name": name}
     return [
         manifest(
             "v1",
@@ -26,61 +44,45 @@ def claim(wanted: Wanted, name: str, component: str, size: str) -> list[dict[str
             volume,
             component,
             spec={
-                "capacity": {"storage": size},
-                "accessModes": ["ReadWriteOnce"],
+                **kept,
+                "capacity": amount,
                 "persistentVolumeReclaimPolicy": "Retain",
-                "storageClassName": "",
-                "claimRef": {
-                    "apiVersion": "v1",
-                    "kind": "PersistentVolumeClaim",
-                    "namespace": wanted.namespace,
-                    "name": name,
-                },
-                "hostPath": {"path": str(state.host_path / component), "type": "DirectoryOrCreate"},
-                "nodeAffinity": {
-                    "required": {
-                        "nodeSelectorTerms": [
-                            {
-                                "matchExpressions": [
-                                    {"key": "kubernetes.io/hostname", "operator": "In", "values": [state.node]}
-                                ]
-                            }
-                        ]
-                    }
-                },
+                "claimRef": claim_of,
+                **source,
             },
         ),
-        manifest("v1", "PersistentVolumeClaim", name, component, namespace=wanted.namespace, spec=spec),
+        manifest(
+            "v1",
+            "PersistentVolumeClaim",
+            name,
+            component,
+            namespace=wanted.namespace,
+            spec={**kept, "volumeName": volume, "resources": {"requests": amount}},
+        ),
     ]
 
 
-def own_folder(wanted: Wanted, image: str, user: int, mounted: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of a pod that gives a node's folder to ``user``; empty for volumes of a storage class.
+def own_folder(wanted: Wanted, image: str, user: int, mounted: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the container that gives a node's folder to ``user`` at first; none for volumes of a storage class.
 
     The node makes such a folder for root, and ``fsGroup`` does not apply to it.
     """
     if wanted.cluster.state.host_path is None:
-        return {}
-    path = str(mounted["mountPath"])
-    return {
-        "initContainers": [
-            {
-                "name": "own-folder",
-                "image": image,
-                **CONTAINER,
-                "command": ["chown", f"{user}:{user}", path],
-                "resources": {
-                    "requests": {"cpu": "10m", "memory": "16Mi"},
-                    "limits": {"cpu": "100m", "memory": "64Mi"},
-                },
-                "securityContext": {
-                    "runAsNonRoot": False,
-                    "runAsUser": 0,
-                    "allowPrivilegeEscalation": False,
-                    "readOnlyRootFilesystem": True,
-                    "capabilities": {"drop": ["ALL"], "add": ["CHOWN"]},
-                },
-                "volumeMounts": [dict(mounted)],
-            }
-        ]
-    }
+        return []
+    return [
+        {
+            "name": "own-folder",
+            "image": image,
+            **CONTAINER,
+            "command": ["chown", f"{user}:{user}", str(mounted["mountPath"])],
+            "resources": amounts("10m", "16Mi", "100m", "64Mi"),
+            "securityContext": {
+                "runAsNonRoot": False,
+                "runAsUser": 0,
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"], "add": ["CHOWN"]},
+            },
+            "volumeMounts": [dict(mounted)],
+        }
+    ]

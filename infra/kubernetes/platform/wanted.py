@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from configs.cluster import Cluster
 from configs.storage import DirectoryStorage, MountStorage, SmbStorage
@@ -25,13 +25,9 @@ class Wanted:
     commit: str | None = None
     share: DirectoryStorage | MountStorage | SmbStorage | None = None
     csi_smb: bool = False
-    pull_secrets: tuple[str, ...] = field(default=())
+    pull_secrets: tuple[str, ...] = ()
 
     @property
     def namespace(self) -> str:
         """Return the namespace of everything that has one."""
         return self.cluster.namespace
-
-    def shared_name(self, name: str) -> str:
-        """Return the name of an object of the whole cluster that belongs to this namespace's platform."""
-        return f"{self.namespace}-{name}"

@@ -16,12 +16,10 @@ from infra.kubernetes.manifests import (
     WORKER_ACCOUNT,
     amounts,
     container_security,
-    pod_security,
-    pull_secrets,
     scratch,
     values,
 )
-from infra.kubernetes.platform.server import one_pod
+from infra.kubernetes.platform.server import one_pod, platform_pod
 from infra.kubernetes.platform.wanted import Wanted
 
 READY = "/tmp/ready"  # noqa: S108 the pod's own
@@ -31,12 +29,8 @@ _FRESH = f"test $(( $(date +%s) - $(stat -c %Y {READY}) )) -lt 60"
 def manifests(wanted: Wanted) -> list[dict[str, Any]]:
     """Return the ConfigMap of everybody's environment and the Deployment."""
     pod = {
+        **platform_pod(wanted, user=IMAGE_USER, grace_s=60),
         "serviceAccountName": WORKER_ACCOUNT,
-        "enableServiceLinks": False,
-        "priorityClassName": "mlops-platform",
-        "securityContext": pod_security(IMAGE_USER),
-        "terminationGracePeriodSeconds": 60,
-        **pull_secrets(wanted.pull_secrets),
         "containers": [
             {
                 "name": WORKER,
