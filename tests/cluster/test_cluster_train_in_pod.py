@@ -78,7 +78,7 @@ def test_a_second_run_on_the_node_pulls_and_trains_nothing(site: PodSite, evicte
     assert "train: not run: made earlier" in said
     assert "train: epoch" not in said
     assert "is in this machine's cache" in said
-    assert "Nothing was trained" in said
+    assert "Nothing was trained" in said, said
 
 
 def test_a_cancelled_run_is_gone_within_30_s(site: PodSite, evicted: str) -> None:
