@@ -18,13 +18,13 @@ from tasks.summary import ARTIFACT, Summary
 NONE = "The run left no summary; see its log in the Prefect UI."
 
 
-def show(run: FollowedRun, home: Path, console: Console, report: str) -> None:
+def show(run: FollowedRun, home: Path, console: Console, report: str, *, in_graph: bool) -> None:
     """Print the metrics, the model's name and version, the pictures' paths and the addresses of the two UIs."""
     summary = Summary.load(home / "runs" / str(run.id))
     if summary is None:
         console.print(NONE)
         return
-    _table(summary, console)
+    _table(summary, console, in_graph)
     for title, path in summary.pictures.items():
         console.print(f"  {title:<22} {path}", highlight=False)
     console.print(f"  {'Report':<22} {report}", highlight=False)
@@ -39,7 +39,7 @@ def show_from_cluster(run: FollowedRun, home: Path, console: Console, *, in_grap
     if summary is None:
         console.print(NONE)
         return
-    _table(summary, console)
+    _table(summary, console, in_graph)
     where = "dvc repro --pull brings them here, without training" if in_graph else "in the MLflow run, with all logs"
     console.print(f"  {'Model and reports' if in_graph else 'Model':<22} {where}", highlight=False)
     connection = load_connection(home)
@@ -55,9 +55,9 @@ def _fetch(run: FollowedRun) -> Summary | None:
     return Summary.from_json(str(found[-1].data)) if found else None
 
 
-def _table(summary: Summary, console: Console) -> None:
+def _table(summary: Summary, console: Console, in_graph: bool) -> None:
     headings, rows = summary.table()
-    table = Table(headings[0], title="Test split", title_justify="left")
+    table = Table(headings[0], title="Test split" if in_graph else "Metrics", title_justify="left")
     for heading in headings[1:]:
         table.add_column(heading, justify="right")
     for row in rows:

@@ -41,5 +41,6 @@ def run_flow(
         show_from_cluster(run, home, console, in_graph=in_graph)
     elif run.completed:
         folder = Path(os.path.relpath(home, root)) / "runs" / str(run.id)
-        show(run, home, console, report="reports/latest.md" if in_graph else str(folder / "report.md"))
+        report = "reports/latest.md" if in_graph else str(folder / "report.md")
+        show(run, home, console, report, in_graph=in_graph)
     return run.exit_status

@@ -30,7 +30,7 @@ class Variables(BaseModel):
     image_pull_secrets: list[dict[str, str]] = Field(description="Secrets with a registry's login, as [{name: ...}]")
     cpu: Quantity = Field(description="Processors, requested and at most; threads follow it")
     memory: Quantity = Field(description="Memory, requested and at most; /dev/shm counts into it")
-    gpus: int | None = Field(None, ge=1, title="GPUs", description="nvidia.com/gpu; left out: none")
+    gpus: int | None = Field(None, ge=0, title="GPUs", description="nvidia.com/gpu")
     shm: Quantity = Field(title="Shared memory", description="The most that /dev/shm may hold; less than memory")
     node_selector: dict[str, str] = Field(description="Labels of the nodes that the run may be on")
     tolerations: list[dict[str, Any]] = Field(description="Taints that the run puts up with")

@@ -53,7 +53,7 @@ class Transitions:
         from prefect.client.schemas.objects import State, StateType
 
         often = f" It was started again {starts} times." if found.passing and starts else ""
-        message = f"{found.category.value.capitalize()}: {found.what}{often} {found.remedy}"
+        message = f"{found.category.value.capitalize()}: {found.what}{often} What to do: {found.remedy}."
         state: State[None] = State(type=StateType.FAILED, name="Failed", message=message)
         # Retries that the flow itself asks for are for its own errors: they would be made in a pod that is gone.
         running = run.state is not None and run.state.is_running()

@@ -20,7 +20,7 @@ from infra.kubernetes.check.names import Outside
 from infra.kubernetes.client import api_errors_for_people, connect, is_away
 from infra.kubernetes.forward import LOOPBACK, Forwarded, forwarded
 from infra.kubernetes.manifests import MANAGED_BY, MLOPS, POSTGRES, PREFECT, PREFECT_PORT
-from infra.kubernetes.objects import has
+from infra.kubernetes.objects import discard, has
 from infra.kubernetes.platform.choice import choose, cluster_of
 from infra.kubernetes.platform.credentials import Logins, ensure_credentials, keep_copy, read_logins
 from infra.kubernetes.platform.plan import SECRETS, namespace, platform_manifests
@@ -89,6 +89,7 @@ def install(
     logins = read_logins(client)
     assert logins is not None  # noqa: S101 - made above
     keep_copy(home, wanted.namespace, logins)
+    start_anew(client)
     states = wait_ready(client, report)
     provision(wanted, asked, root, logins, report)
     return Installed(applied, states)
@@ -100,6 +101,18 @@ def summary(applied: list[Applied]) -> str:
     for one in applied:
         counts[one.change] = counts.get(one.change, 0) + 1
     return ", ".join(f"{count} {change}" for change, count in sorted(counts.items()))
+
+
+def start_anew(client: Client) -> None:
+    """Delete the pods that something holds up which does not pass by itself: it may have been mended since.
+
+    A node tries them again by itself, but waits up to five minutes in between.
+    """
+    from lightkube.resources.core_v1 import Pod
+
+    for state in component_states(client):
+        if state.pod and state.trouble is not None and state.trouble.lasting:
+            discard(client, Pod, state.pod)
 
 
 def wait_ready(client: Client, report: Report, limit_s: float = READY_LIMIT_S) -> list[ComponentState]:
