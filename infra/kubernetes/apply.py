@@ -138,5 +138,8 @@ def _problem(manifest: Manifest, error: ApiError) -> Problem:
     if code == 404:
         return Problem(where, f"cannot be applied: {told}", "its namespace, or its kind, is not there")
     if (code == 422 and "immutable" in told) or "Forbidden: updates to" in told:
-        return Problem(where, f"has a field that cannot change any more: {told}", "delete the object and apply again")
+        remedy = "delete the object and apply again"
+        if manifest["kind"].startswith("PersistentVolume"):
+            remedy = "set the site back as it was: with the object would go its data (mlops platform delete --data)"
+        return Problem(where, f"has a field that cannot change any more: {told}", remedy)
     return Problem(where, f"the API server refuses it: {told}", "see its reason")

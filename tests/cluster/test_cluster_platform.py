@@ -214,6 +214,7 @@ def test_a_wrong_image_is_told(platform: Platform) -> None:
 
 def test_delete_keeps_the_data_and_apply_finds_it(platform: Platform) -> None:
     from lightkube.resources.core_v1 import PersistentVolumeClaim, Pod, Secret
+    from lightkube.resources.rbac_authorization_v1 import ClusterRole
 
     logins = read_logins(platform.client)
     disconnect(platform.home)
@@ -225,6 +226,8 @@ def test_delete_keeps_the_data_and_apply_finds_it(platform: Platform) -> None:
         "mlops-artifacts",
     }
     assert [one.to_dict()["metadata"]["name"] for one in platform.client.list(Secret)] == ["mlops-credentials"]
+    rights = {str(one.metadata and one.metadata.name) for one in platform.client.list(ClusterRole)}
+    assert not [name for name in rights if name.startswith(platform.cluster.namespace)]
     platform.install()
     assert read_logins(platform.client) == logins
     connection, variables = platform.connected()

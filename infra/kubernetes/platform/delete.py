@@ -60,6 +60,7 @@ def delete(client: Client, cluster: Cluster, report: Report, *, data: bool = Fal
         _delete_all(client, kind, report)
     _wait_for_pods(client)
     _delete_share(client)
+    _delete_rights(client, cluster)
     if not data:
         report("data", "kept", "volumes and passwords are still there: `mlops platform apply` goes on with them")
         return
@@ -170,7 +171,6 @@ def _wiper(cluster: Cluster, claims: list[str]) -> dict[str, Any]:
 
 def _delete_data(client: Client, cluster: Cluster) -> None:
     from lightkube.resources.core_v1 import PersistentVolume, PersistentVolumeClaim, Secret
-    from lightkube.resources.rbac_authorization_v1 import ClusterRole, ClusterRoleBinding, Role, RoleBinding
 
     for name in DATA_VOLUMES:
         discard(client, PersistentVolumeClaim, name)
@@ -178,6 +178,12 @@ def _delete_data(client: Client, cluster: Cluster) -> None:
         discard(client, PersistentVolume, shared_name(cluster.namespace, component))
     for item in client.list(Secret, labels={**OURS}):
         discard(client, Secret, str(item.metadata.name if item.metadata else CREDENTIALS))
+
+
+def _delete_rights(client: Client, cluster: Cluster) -> None:
+    """Delete what the platform may do outside its namespace."""
+    from lightkube.resources.rbac_authorization_v1 import ClusterRole, ClusterRoleBinding, Role, RoleBinding
+
     nodes, events = shared_name(cluster.namespace, NODES), shared_name(cluster.namespace, NODE_EVENTS)
     discard(client, ClusterRoleBinding, nodes)
     discard(client, ClusterRole, nodes)
