@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 from uuid import UUID
 
@@ -84,27 +87,24 @@ def follow(
         events = EventReader(home / "runs" / str(run.id) / "events.jsonl")
         console.print(f"Run [bold]{run.name}[/bold] of {deployment}")
         interrupted = False
-        with _progress(console) as progress:
+        with _progress(console) as progress, _ctrl_c() as pressed, contextlib.suppress(KeyboardInterrupt):
             bars = _Bars(progress)
             lines, artifacts = _log_lines(client, run.id), _artifact_events(client, run.id)
             give_up = float("inf")
             while True:
-                try:
-                    for line in next(lines):
-                        progress.console.print(line, soft_wrap=True)
-                    for event in (*events.new(), *next(artifacts)):
-                        bars.show(event)
-                    run = client.read_flow_run(run.id)
-                    if (run.state and run.state.is_final()) or time.monotonic() > give_up:
-                        break
-                    bars.state(run)
-                    time.sleep(POLL_S)
-                except KeyboardInterrupt:
-                    if interrupted:
-                        break
+                if pressed.is_set() and not interrupted:
                     interrupted, give_up = True, time.monotonic() + CANCEL_S
                     progress.console.print("[yellow]Cancelling; the training keeps its last whole epoch.[/yellow]")
                     client.set_flow_run_state(run.id, Cancelling(message="Ctrl-C in the terminal"))
+                for line in next(lines):
+                    progress.console.print(line, soft_wrap=True)
+                for event in (*events.new(), *next(artifacts)):
+                    bars.show(event)
+                run = client.read_flow_run(run.id)
+                if (run.state and run.state.is_final()) or time.monotonic() > give_up:
+                    break
+                bars.state(run)
+                time.sleep(POLL_S)
             time.sleep(POLL_S)  # the last lines are on their way
             for line in next(lines):
                 progress.console.print(line, soft_wrap=True)
@@ -115,6 +115,26 @@ def follow(
     if not followed.completed:
         console.print(f"[red]Run {run.name} ended as {followed.state.lower()}[/red]: {followed.message}")
     return followed
+
+
+@contextlib.contextmanager
+def _ctrl_c() -> Iterator[threading.Event]:
+    """Set the event at the first Ctrl-C, wherever the program is: a request or a generator is not broken off by it.
+
+    The second raises KeyboardInterrupt.
+    """
+    pressed = threading.Event()
+
+    def press(number: int, frame: FrameType | None) -> None:
+        if pressed.is_set():
+            raise KeyboardInterrupt
+        pressed.set()
+
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _start(client: SyncPrefectClient, deployment: str, parameters: dict[str, Any], brought_by: str) -> FlowRun:

@@ -123,6 +123,18 @@ def state_of(stack: Stack, run: str) -> str:
     return name
 
 
+def comes_to(stack: Stack, run: str, state: str, seconds: float = 120) -> None:
+    """Wait until a run is in a state; what it went through and what the worker said is in the error."""
+    deadline = time.monotonic() + seconds
+    while (now := state_of(stack, run)) != state:
+        if time.monotonic() > deadline:
+            states = rest.prefect(stack, f"/flow_run_states/?flow_run_id={run}", timeout=30)
+            told = [f"{one['timestamp']} {one['name']}: {one['message']}" for one in states]
+            said = stack.log("worker").read_text(encoding="utf-8").splitlines()[-40:]
+            raise AssertionError("\n".join([f"after {seconds} s {now}, not {state}", *told, *said]))
+        time.sleep(0.1)
+
+
 def client_variables(stack: Stack) -> dict[str, str]:
     """The whole environment of a client of the stack."""
     return {**mlops_environment(stack.checkout), **client_environment(stack.home)}

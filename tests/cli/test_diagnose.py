@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 
-from stack_fixtures import mlops, start_run, state_of, until
+from stack_fixtures import comes_to, mlops, start_run
 
 from infra.stack import rest
 from infra.stack.state import Stack
@@ -12,7 +12,7 @@ from infra.stack.state import Stack
 
 def test_a_failed_run_is_told_by_name_and_nothing_of_a_pool_without_trouble(stack: Stack) -> None:
     run = start_run(stack, folder="/nowhere/at/all")
-    until("its end", lambda: state_of(stack, run) == "Failed")
+    comes_to(stack, run, "Failed")
     name = rest.prefect(stack, f"/flow_runs/{run}")["name"]
     told = mlops(stack.checkout, "diagnose", name)
     assert told.returncode == 1, told.stderr

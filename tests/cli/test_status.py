@@ -6,7 +6,7 @@ import json
 import subprocess
 from pathlib import Path
 
-from stack_fixtures import client_variables, make_checkout, mlops, start_run, state_of, until
+from stack_fixtures import client_variables, comes_to, make_checkout, mlops, start_run
 
 from infra.stack.environment import client_environment
 from infra.stack.state import Stack
@@ -20,7 +20,7 @@ def test_with_everything_down(tmp_path: Path) -> None:
 
 def test_shows_parts_runs_and_champion(stack: Stack) -> None:
     run = start_run(stack)
-    until("its end", lambda: state_of(stack, run) == "Completed")
+    comes_to(stack, run, "Completed")
     script = (
         "import mlflow; c = mlflow.MlflowClient()\n"
         "with mlflow.start_run() as run: mlflow.log_metric('mAP50', 0.75)\n"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from stack_fixtures import bring_up, client_variables, start_run, state_of, until
+from stack_fixtures import bring_up, client_variables, comes_to, start_run, state_of, until
 
 from infra.stack import processes, rest
 from infra.stack.automations import CRASHED, PUBLISHED
@@ -98,7 +98,7 @@ def test_automations_are_there_once_and_training_follows_its_deployment(stack: S
     deployment = rest.prefect(stack, "/deployments/name/train-forklift/local")
     wanted = {"deployments": {"id": {"any_": [deployment["id"]]}}}
     runs = until("the training to start", lambda: rest.prefect(stack, "/flow_runs/filter", wanted))
-    until("its end", lambda: state_of(stack, runs[0]["id"]) == "Completed")
+    comes_to(stack, runs[0]["id"], "Completed")
 
 
 def _emit(stack: Stack, event: dict[str, object]) -> None:
@@ -117,9 +117,9 @@ def test_of_missed_scheduled_runs_only_the_newest_is_run(stack: Stack) -> None:
     asked = start_run_without_worker(stack, worker)
     missed = _back_dated(stack, count=4)
     bring_up(stack.checkout)
-    until("the newest", lambda: state_of(stack, missed[-1]) == "Completed")
+    comes_to(stack, missed[-1], "Completed")
     assert [state_of(stack, run) for run in missed] == ["Skipped", "Skipped", "Skipped", "Completed"]
-    until("the run that a person asked for", lambda: state_of(stack, asked) == "Completed")
+    comes_to(stack, asked, "Completed")
 
 
 def start_run_without_worker(stack: Stack, worker: psutil.Process) -> str:
@@ -171,8 +171,8 @@ def test_a_run_whose_process_and_worker_vanish_is_crashed_within_90_s_and_frees_
     processes.wait_gone([worker], 10)
     bring_up(stack.checkout)
     following = start_run(stack)
-    until("the crash to show", lambda: state_of(stack, lost) == "Crashed", 90 - (time.monotonic() - killed))
-    until("the slot to be free", lambda: state_of(stack, following) == "Completed")
+    comes_to(stack, lost, "Crashed", 90 - (time.monotonic() - killed))
+    comes_to(stack, following, "Completed")
 
 
 def test_the_stack_file_holds_no_more_than_others_need(stack: Stack) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from stack_fixtures import bring_up, client_variables, mlops, start_run, state_of, until
+from stack_fixtures import bring_up, client_variables, comes_to, mlops, start_run
 
 from infra.stack import processes
 from infra.stack.credentials import credentials_file
@@ -45,7 +45,7 @@ def test_both_servers_ask_for_the_password_and_flows_still_run(checkout: Path) -
     assert _status(mlflow, "admin", values["mlflow_password"], host="evil.example") == 403, "no DNS rebinding"
 
     run = start_run(stack)
-    until("the run to end", lambda: state_of(stack, run) == "Completed")
+    comes_to(stack, run, "Completed")
     script = "import mlflow\nwith mlflow.start_run(): mlflow.log_text('x', 'note.txt')\n"
     python = str(Path(client_environment(stack.home)["PATH"].split(":")[0], "python"))
     subprocess.run([python, "-c", script], cwd=checkout, env=client_variables(stack), check=True, capture_output=True)
