@@ -40,6 +40,9 @@ GANGS_EVERY = 6
 """Looks between two searches for gangs that were left."""
 SETTLE = timedelta(seconds=8)
 """How long a trouble must last to be told: a pod may be unschedulable for the moment in which another one ends."""
+NODES_RETURN = timedelta(seconds=60)
+"""How long nodes may take to report after the API was away, or a supervisor began, which does not know whether it was:
+until then those that could not report look like lost ones."""
 UNKNOWN = timedelta(seconds=45)
 """How long the cluster has to tell why a run ended, until that is told to be unknown."""
 
@@ -94,6 +97,7 @@ class Supervisor:
         self._since: dict[tuple[UUID, str], datetime] = {}
         self._done: set[tuple[UUID, UUID]] = set()
         self._looks = 0
+        self._nodes_return: datetime | None = None
 
     async def look(self, prefect: PrefectClient, now: datetime) -> None:
         """Look once at all runs of the pool, tell what is new, and act.
@@ -107,6 +111,8 @@ class Supervisor:
             self._since.clear()
             return
         seen, api_error = await self._objects(runs)
+        if api_error or self._nodes_return is None:
+            self._nodes_return = now + NODES_RETURN
         if runs:
             pool = await read_pool(prefect, self._pool)
             current: set[tuple[UUID, str]] = set()
@@ -148,6 +154,8 @@ class Supervisor:
             known = _facts(seen, str(run.id), now, view, api_error)
             found = diagnose(known)
             if found is None or (view.past and found.category is Category.UNKNOWN):
+                continue
+            if found.category is Category.NODE_LOST and self._nodes_return and now < self._nodes_return:
                 continue
             key = (run.id, f"{view.job or 'waiting'}/{found.category.value}")
             keys.add(key)
