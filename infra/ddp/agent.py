@@ -118,21 +118,27 @@ class Agent:
         lost: str | None = None
         starts, waiting = len(attempts(self._log_dir)), True
 
+        def look_for_start() -> None:
+            nonlocal starts, waiting
+            if (now := len(attempts(self._log_dir))) != starts:
+                starts, waiting = now, False
+                transcript.started()
+                self._log.note(f"{STARTED}, attempt {starts}")
+
         def on_line(line: str) -> None:
             nonlocal lost, waiting
+            if transcript.failed:
+                look_for_start()  # before the first line of the new ranks
             self._log.line(line)
             waiting = transcript.add(line) is not None or waiting
             if match := _RENDEZVOUS.search(line):
                 lost = match[0]
 
         def on_tick() -> None:
-            nonlocal starts, waiting
             for text in self._events.new() if self._events else ():
                 self._log.event(text)
-            if (now := len(attempts(self._log_dir))) != starts:
-                starts, waiting = now, False
-                self._log.note(f"{STARTED}, attempt {starts}")
-            elif waiting:
+            look_for_start()
+            if waiting:
                 self._say_missing()
 
         child = guarded(self._command(), cwd=Path.cwd(), env=torchrun_environment(Path.cwd(), os.environ))

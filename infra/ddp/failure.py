@@ -36,27 +36,37 @@ class RankFailure:
 
 
 class Transcript:
-    """What a gang printed, as far as its error needs it: torchrun's own last lines and those of each rank."""
+    """What a gang printed, as far as its error needs it: torchrun's own last lines and those of each rank.
+
+    Attributes:
+        restarts: how often all ranks were started again, for the error.
+        failed: whether torchrun said of a rank of the current attempt that it failed.
+    """
 
     def __init__(self) -> None:
         self.restarts = 0
-        self._failed = False
+        self.failed = False
         self._agent: deque[str] = deque(maxlen=400)
         self._ranks: dict[int, deque[str]] = defaultdict(lambda: deque(maxlen=SHOWN))
 
     def add(self, line: str) -> str | None:
         """Take one line; return what it says of ranks that failed, for a log, or None."""
         if match := _RANK_LINE.fullmatch(line):
-            if self._failed:  # the ranks have started again
-                self._ranks.clear()
-                self._failed = False
             self._ranks[int(match[1])].append(match[2])
             return None
         self._agent.append(line)
         if match := _FAILED.search(line):
-            self._failed = True
+            self.failed = True
             return f"a rank failed: local rank {match[2]} {ended(int(match[1]))}"
         return None
+
+    def started(self) -> None:
+        """Take note that the ranks were started: what they said in an earlier attempt explains nothing any more.
+
+        The lines cannot tell: torchrun hands on what a rank said last often after the line that says that it failed.
+        """
+        self._ranks.clear()
+        self.failed = False
 
     def last_words(self, rank: int) -> list[str]:
         """Return what a rank said last."""

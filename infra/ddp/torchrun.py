@@ -97,14 +97,21 @@ class LocalLauncher:
         transcript = Transcript()
         with (folder / ALL_RANKS).open("a", encoding="utf-8") as log:
 
+            def look_for_start() -> None:
+                if (restarts := running.restarts()) != transcript.restarts:
+                    transcript.restarts = restarts
+                    transcript.started()
+
             def on_line(line: str) -> None:
+                if transcript.failed:
+                    look_for_start()  # before the first line of the new ranks
                 log.write(f"{line}\n")
                 watch.line(line)
                 if (said := transcript.add(line)) is not None:
                     watch.note(said)
 
             def on_tick() -> None:
-                transcript.restarts = running.restarts()
+                look_for_start()
                 for event in events.new():
                     watch.event(event)
                 watch.tick()

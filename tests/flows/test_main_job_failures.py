@@ -58,6 +58,19 @@ def trainings(site: Site) -> list[psutil.Process]:
     return found
 
 
+def runs_of_versions(site: Site) -> dict[str, str]:
+    """Return the runs of the model's versions, by the versions' numbers."""
+    versions = site.mlflow("model-versions/search", filter="name = 'forklift'", max_results="50").get("model_versions")
+    return {version["version"]: version["run_id"] for version in versions} if isinstance(versions, list) else {}
+
+
+def epochs(site: Site, run_id: str) -> list[int]:
+    """Return the epochs of a run that the tracker knows."""
+    history = site.mlflow("metrics/get-history", run_id=run_id, metric_key="epoch/mAP50")["metrics"]
+    assert isinstance(history, list)
+    return [point["step"] for point in history]
+
+
 def test_a_killed_training_fails_the_run_and_goes_on_with_the_next(site: Site, long_recipe: str) -> None:
     def kill(_: subprocess.Popen[str]) -> None:
         for process in trainings(site):
@@ -91,6 +104,7 @@ def test_a_tracker_that_is_away_fails_nothing_and_is_told_later(site: Site, long
     def kill_tracker(_: subprocess.Popen[str]) -> None:
         psutil.Process(site.stack.parts["mlflow"].pid).kill()
 
+    known = runs_of_versions(site)
     status, said = follow(site, long_recipe, "epoch 2/12", kill_tracker)
     assert status == 0, said
     assert "registered and judged when it is back" in said
@@ -100,12 +114,9 @@ def test_a_tracker_that_is_away_fails_nothing_and_is_told_later(site: Site, long
     check(site.root, "mlops", "up")
     site.train()
     assert list((site.home / "tracking").glob("*/journal.jsonl")) == []
-    versions = site.mlflow("model-versions/search", filter="name = 'forklift'", max_results="50")["model_versions"]
-    assert isinstance(versions, list)
-    newest = max(versions, key=lambda version: int(version["version"]))
-    history = site.mlflow("metrics/get-history", run_id=newest["run_id"], metric_key="epoch/mAP50")["metrics"]
-    assert isinstance(history, list)
-    assert [point["step"] for point in history] == list(range(1, 13))
+    # With that of the second training, where none before was like it.
+    new = runs_of_versions(site).items() - known.items()
+    assert list(range(1, 13)) in [epochs(site, run_id) for _, run_id in new]
 
 
 def test_down_leaves_nothing_running_and_up_finds_all_again(site: Site) -> None:

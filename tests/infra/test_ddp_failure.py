@@ -81,8 +81,17 @@ def test_words_of_an_earlier_attempt_are_not_shown() -> None:
     assert read.add("E1123 api.py:1002] failed (exitcode: -9) local_rank: 1 (pid: 13337) of binary: python") == (
         "a rank failed: local rank 1 was ended by SIGKILL"
     )
+    read.started()
     read.add("[rank 0] second attempt")
     assert read.last_words(0) == ["second attempt"]
+
+
+def test_words_that_come_after_the_failure_was_told_belong_to_the_attempt_that_failed() -> None:
+    read = Transcript()
+    read.add("[rank 0] first words")
+    read.add("E1123 api.py:1002] failed (exitcode: 3) local_rank: 0 (pid: 13337) of binary: python")
+    read.add("[rank 0] last words")
+    assert read.last_words(0) == ["first words", "last words"]
 
 
 def test_without_a_report_torchrun_itself_is_quoted() -> None:

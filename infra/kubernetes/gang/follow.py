@@ -148,8 +148,11 @@ class Following:
         self._watch.line(text)
         if text.startswith(NOTE):
             self._take_note(line, text.removeprefix(NOTE))
-        elif (said := self._transcripts.setdefault(uid, Transcript()).add(text)) is not None:
+        elif (said := self._transcript(uid).add(text)) is not None:
             self._watch.note(f"{line.worker}: {said}")
+
+    def _transcript(self, uid: str) -> Transcript:
+        return self._transcripts.setdefault(uid, Transcript())
 
     def _take_note(self, line: Line, said: str) -> None:
         if said != self._said.get(line.worker.uid):
@@ -157,6 +160,7 @@ class Following:
         self._said[line.worker.uid] = said
         if said.startswith(STARTED):
             self._together = True
+            self._transcript(line.worker.uid).started()
             self._starts += line.worker.index == 0
         elif said.startswith(READY):
             self._ready.add(line.worker.uid)
