@@ -50,7 +50,8 @@ class ContainerTools:
             "CONTAINERS_CONF": str(engine),
             "CONTAINERS_STORAGE_CONF": str(folder / "storage.conf"),
             "BUILDAH_ISOLATION": "chroot",
-            "TMPDIR": str(folder),
+            # Not in the folder: a server that a test starts meanwhile may go on after it is removed.
+            "TMPDIR": str(folder.parent),
         }
         for driver in ("overlay", "vfs"):
             (folder / "storage.conf").write_text(
