@@ -28,8 +28,8 @@ WORKER_ACCOUNT = "mlops-worker"
 RUN_ACCOUNT = "mlops-run"
 WORK_POOL = "kubernetes"
 
-POD, NODE = "MLOPS_POD", "MLOPS_NODE"
-"""Variables by which a run's pod knows its own name, and its node's."""
+POD, NODE, CORES = "MLOPS_POD", "MLOPS_NODE", "MLOPS_CORES"
+"""Variables by which a run's pod knows its own name, its node's, and how many processors it may use."""
 
 IMAGE_USER = 10001
 """User and group of our image."""

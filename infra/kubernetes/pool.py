@@ -16,6 +16,7 @@ from infra.kubernetes.environment import login_variables
 from infra.kubernetes.manifests import (
     CACHE,
     CODE,
+    CORES,
     ENVIRONMENT,
     IMAGE_HOME,
     IMAGE_USER,
@@ -135,10 +136,10 @@ def _pod(wanted: Wanted) -> dict[str, Any]:
 
 
 def _own_environment() -> list[dict[str, Any]]:
-    """Variables whose values only the node knows: where the run is, and how many threads its processors are."""
+    """Variables whose values only the node knows: where the run is, and how many processors it may use."""
     fields = {NODE: "spec.nodeName", POD: "metadata.name"}
-    threads = {"containerName": "prefect-job", "resource": "limits.cpu", "divisor": "1"}
+    cores = {"containerName": "prefect-job", "resource": "limits.cpu", "divisor": "1"}
     return [
         *({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()),
-        {"name": "OMP_NUM_THREADS", "valueFrom": {"resourceFieldRef": threads}},
+        *({"name": name, "valueFrom": {"resourceFieldRef": cores}} for name in (CORES, "OMP_NUM_THREADS")),
     ]

@@ -65,15 +65,14 @@ def decide(train: TrainSection) -> Settings:
 
 
 def _threads(train: TrainSection) -> int:
-    """The recipe's count, or one a core; ``MLOPS_THREADS`` names that of a training that is made again.
+    """The recipe's count, or one a core; ``MLOPS_THREADS`` names that of a training that is made again."""
+    return _number("MLOPS_THREADS") or train.threads or available_cores()
 
-    ``OMP_NUM_THREADS``, which a pod has from its CPU limit, tells that limit also where no control group can be seen.
-    """
-    named, limit = (os.environ.get(name, "") for name in ("MLOPS_THREADS", "OMP_NUM_THREADS"))
-    if named.isdigit() and int(named):
-        return int(named)
-    cores = available_cores()
-    return train.threads or (min(cores, int(limit)) if limit.isdigit() and int(limit) else cores)
+
+def _number(variable: str) -> int:
+    """A number in the environment, 0 where there is none."""
+    text = os.environ.get(variable, "")
+    return int(text) if text.isdigit() else 0
 
 
 def _precision(train: TrainSection, device: str) -> Precision:
@@ -94,7 +93,11 @@ def _cpu_has_bf16() -> bool:
 
 
 def available_cores() -> int:
-    """Cores this process may use: its affinity, cut to the quota of its control group (a container's CPU limit)."""
+    """Cores this process may use: its affinity, cut to the quota of its control group (a container's CPU limit).
+
+    ``MLOPS_CORES`` tells that limit in a pod, also where no control group can be seen. Not ``OMP_NUM_THREADS``: the
+    import of Ultralytics sets it to 1 where nobody did.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
@@ -102,7 +105,7 @@ def available_cores() -> int:
             cores = min(cores, max(1, int(quota) // int(period)))
     except (OSError, ValueError):
         pass
-    return cores
+    return min(cores, _number("MLOPS_CORES") or cores)
 
 
 def keep_freed_memory() -> None:

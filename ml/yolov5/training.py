@@ -109,7 +109,7 @@ def _announce(display: Display, recipe: Recipe, settings: Settings, earlier: Sta
         "workers": str(settings.workers),
         "resumed_from_epoch": str(begun),
     }
-    where = f"{settings.device} in {settings.precision}, {settings.threads} threads"
+    where = f"{settings.device} in {settings.precision}, {settings.threads} thread{'s' * (settings.threads > 1)}"
     again = f", going on after epoch {begun}" if begun else ""
     display.say(f"training {train.model} at {train.imgsz} px, {train.epochs} epochs on {where}{again}", params)
 

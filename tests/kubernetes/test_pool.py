@@ -80,7 +80,8 @@ def test_the_whole_pod_of_a_run() -> None:
     assert own["PREFECT_HOME"]["value"] == "/opt/mlops/.mlops/prefect"
     assert own["PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR"]["value"] == "reschedule"
     assert own["MLOPS_NODE"]["valueFrom"] == {"fieldRef": {"fieldPath": "spec.nodeName"}}
-    assert own["OMP_NUM_THREADS"]["valueFrom"]["resourceFieldRef"]["resource"] == "limits.cpu"
+    for name in ("MLOPS_CORES", "OMP_NUM_THREADS"):
+        assert own[name]["valueFrom"]["resourceFieldRef"]["resource"] == "limits.cpu"
     for name, secret in (("PREFECT_API_AUTH_STRING", "mlops-credentials"), ("MLOPS_SHARE_PASSWORD", "mlops-share")):
         assert own[name]["valueFrom"]["secretKeyRef"]["name"] == secret
     assert pod == {

@@ -20,7 +20,7 @@ from configs.recipe import Recipe, TrainSection
 from ml.yolov5 import inputs, results
 from ml.yolov5.checkpoints import Checkpoints
 from ml.yolov5.dataset import image_size, read_rows
-from ml.yolov5.settings import decide
+from ml.yolov5.settings import available_cores, decide
 from ml.yolov5.validator import load_suppression, suppress, true_positives
 
 RECIPE = Recipe.model_validate({"name": "forklift", "data": {"classes": ["forklift", "person"]}})
@@ -140,6 +140,16 @@ def test_what_this_machine_cannot_do_is_told() -> None:
         decide(TrainSection(device="cuda:63"))
     with pytest.raises(UserError, match=r"train.precision: is fp16, which needs a CUDA GPU"):
         decide(TrainSection(device="cpu", precision="fp16"))
+
+
+def test_there_is_a_thread_for_each_core_whatever_ultralytics_sets_when_it_is_imported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("MLOPS_CORES", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert decide(TrainSection(device="cpu")).threads == available_cores()
+    monkeypatch.setenv("MLOPS_CORES", "1")
+    assert decide(TrainSection(device="cpu")).threads == 1
 
 
 def test_threads_and_device_are_decided_once() -> None:
