@@ -2,7 +2,8 @@
 
     python -m benchmarks.ddp_efficiency --pairs 3
 
-Samples a second within the training, after warm-up; the three take turns.
+Samples a second within the training, after warm-up; all take turns. Two trainings of one worker at the same time, which
+exchange nothing, show what this machine's cores give at best together.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 from infra.ddp.launch import Gang, Watch
@@ -29,9 +31,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=3)
     options = parser.parse_args()
-    rates: dict[str, list[float]] = {"one": [], "two": [], "ours": []}
+    rates: dict[str, list[float]] = {"one": [], "apart": [], "two": [], "ours": []}
     for _ in range(options.pairs):
         rates["one"].append(by_hand(1))
+        with ThreadPoolExecutor() as beside:
+            rates["apart"].append(sum(beside.map(by_hand, (1, 1))))
         rates["two"].append(by_hand(2))
         rates["ours"].append(ours(2))
         print({name: round(found[-1]) for name, found in rates.items()}, file=sys.stderr, flush=True)
@@ -72,8 +76,10 @@ def rate(text: str) -> float:
 
 def table(rates: dict[str, list[float]]) -> str:
     """Medians, and the medians of the rounds' ratios, as markdown."""
-    double = statistics.median(two / (2 * one) for one, two in zip(rates["one"], rates["two"], strict=True))
-    peer = statistics.median(mine / two for two, mine in zip(rates["two"], rates["ours"], strict=True))
+
+    def ratio(of: str, to: str) -> float:
+        return statistics.median(mine / other for mine, other in zip(rates[of], rates[to], strict=True))
+
     medians = {name: statistics.median(found) for name, found in rates.items()}
     return "\n".join(
         [
@@ -82,8 +88,10 @@ def table(rates: dict[str, list[float]]) -> str:
             "| | samples/s | ratio |",
             "|---|---|---|",
             f"| torchrun, 1 worker | {medians['one']:.0f} | |",
-            f"| torchrun, 2 workers | {medians['two']:.0f} | {double:.3f} of twice one |",
-            f"| our launcher, 2 workers | {medians['ours']:.0f} | {peer:.3f} of torchrun's |",
+            f"| two trainings of 1 worker | {medians['apart']:.0f} | {ratio('apart', 'one') / 2:.3f} of twice one |",
+            f"| torchrun, 2 workers | {medians['two']:.0f} | {ratio('two', 'one') / 2:.3f} of twice one, "
+            f"{ratio('two', 'apart'):.3f} of two apart |",
+            f"| our launcher, 2 workers | {medians['ours']:.0f} | {ratio('ours', 'two'):.3f} of torchrun's |",
         ]
     )
 

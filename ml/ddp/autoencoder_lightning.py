@@ -30,7 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=folder("MLOPS_DATA"), help="folder of IDX files")
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--batch", type=int, default=256, help="images of all ranks together")
+    parser.add_argument("--batch", type=int, default=64, help="images of all ranks together")
     parser.add_argument("--lr", type=float, default=1e-3)
     train(parser.parse_args())
 
