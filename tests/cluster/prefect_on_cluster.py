@@ -142,9 +142,14 @@ class Prefect:
         found: dict[str, Any] = self.ask(f"/flow_runs/{run}")["state"]
         return found
 
+    def history(self, run: str) -> list[dict[str, Any]]:
+        """Return all states of the run, the oldest first."""
+        states: list[dict[str, Any]] = self.ask(f"/flow_run_states/?flow_run_id={run}")
+        return sorted(states, key=lambda state: str(state["timestamp"]))
+
     def states(self, run: str) -> list[str]:
-        found = self.ask(f"/flow_run_states/?flow_run_id={run}")
-        return [state["name"] for state in sorted(found, key=lambda state: state["timestamp"])]
+        """Return the names of all states of the run, the oldest first."""
+        return [state["name"] for state in self.history(run)]
 
     def reaches(self, run: str, *names: str, seconds: float = 90) -> dict[str, Any]:
         """Wait until the run is in a state of one of these names; return the state."""
