@@ -1,4 +1,7 @@
-"""Runs all benchmarks one after the other: ``make bench``. Takes about an hour on two idle cores."""
+"""Runs all benchmarks one after the other: ``make bench``. Takes about two hours on two idle cores.
+
+Those named ``kubernetes_*`` need a cluster and are run by hand.
+"""
 
 from __future__ import annotations
 
