@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from collections.abc import Iterator
 
@@ -113,6 +114,24 @@ def test_runs_of_a_paused_pool_are_told_so(prefect: Prefect) -> None:
     finally:
         prefect.pause(False)
     prefect.reaches(run, "Completed", seconds=400)
+
+
+def test_an_outage_of_the_api_is_told_and_no_node_is_taken_for_lost_after_it(prefect: Prefect) -> None:
+    """Needs two commands that stop and start the API server, of which nothing else is lost."""
+    stop, start = (os.environ.get(f"MLOPS_TEST_API_{name}", "") for name in ("STOP", "START"))
+    if not (stop and start):
+        pytest.skip("the API server may not be stopped: MLOPS_TEST_API_STOP, MLOPS_TEST_API_START")
+    run = prefect.run(seconds=160)
+    prefect.reaches(run, "Running", seconds=400)
+    subprocess.run(["sh", "-c", stop], check=True, timeout=30)
+    try:
+        _until(lambda: prefect.diagnoses(run) == ["API server away"])
+        time.sleep(60)  # nodes whose leases nobody could renew count as lost until they report again
+    finally:
+        subprocess.run(["sh", "-c", start], check=True, timeout=30)
+    prefect.reaches(run, "Completed", seconds=300)
+    assert prefect.diagnoses(run) == ["API server away"]
+    assert prefect.states(run).count("Running") == 1
 
 
 def _jobs(client: Client, run: str) -> list[str]:
