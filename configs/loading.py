@@ -7,6 +7,8 @@ one :class:`~configs.problems.UserError`.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -17,16 +19,32 @@ from pydantic_core import ErrorDetails
 
 from configs.problems import Problem, UserError
 
-Model = TypeVar("Model", bound=BaseModel)
 Keys = tuple[str | int, ...]
 HIDDEN = "hidden"
 """Type of the ``PydanticCustomError`` for a value that must not be repeated, because a secret was written there."""
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """What is wrong between several keys of a file; ``keys`` lead to the one to mend."""
+
+    keys: Keys
+    what: str
+    remedy: str
 
 
 class Section(BaseModel):
     """A part of a file: unknown keys are errors, values do not change after reading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def mistakes(cls, values: Mapping[str, Any]) -> Iterable[Mistake]:
+        """Return what is wrong between the keys of a whole file; what a field's own check says is no part of it."""
+        return ()
+
+
+Model = TypeVar("Model", bound=Section)
 
 
 class _YamlLoader(yaml.SafeLoader):
@@ -66,9 +84,12 @@ def load_model(path: str | Path, model: type[Model]) -> Model:
         result = model.model_validate(values)
     except ValidationError as error:
         problems += [_problem(detail, lines, path, model) for detail in error.errors()]
-    else:
-        if not problems:
-            return result
+    problems += [
+        Problem(f"{path}:{_line(item.keys, lines)} {_dotted(item.keys)}", item.what, item.remedy)
+        for item in model.mistakes(values)
+    ]
+    if not problems:
+        return result
     raise UserError(problems)
 
 
@@ -97,10 +118,7 @@ def _problem(detail: ErrorDetails, lines: dict[Keys, int], path: Path, model: ty
     context = detail.get("ctx", {})
     if detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
         keys = (*keys, str(context["discriminator"]).strip("'"))
-    known = keys
-    while known and known not in lines:
-        known = known[:-1]
-    where = f"{path}:{lines.get(known, 1)} {_dotted(keys)}".rstrip()
+    where = f"{path}:{_line(keys, lines)} {_dotted(keys)}".rstrip()
     if detail["type"] == "union_tag_not_found":
         return Problem(where, "is missing", f"add `{keys[-1]}:`")
     if detail["type"] == "union_tag_invalid":
@@ -116,6 +134,13 @@ def _problem(detail: ErrorDetails, lines: dict[Keys, int], path: Path, model: ty
     value = detail["input"]
     shown = repr(value) if len(repr(value)) < 60 else type(value).__name__
     return Problem(where, f"is {shown}", detail["msg"].removeprefix("Value error, "))
+
+
+def _line(keys: Keys, lines: dict[Keys, int]) -> int:
+    """Return the line of a key, or of the nearest one above it that the file has."""
+    while keys and keys not in lines:
+        keys = keys[:-1]
+    return lines.get(keys, 1)
 
 
 def _as_written(loc: Keys, model: type[BaseModel]) -> tuple[Keys, list[str]]:

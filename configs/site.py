@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
+
+from pydantic import Field
 
 from configs.cluster import Cluster
 from configs.image import ImageBuild
-from configs.loading import Section, load_model
+from configs.loading import Mistake, Section, load_model
+from configs.machines import Host, Hostname, Network, Vm, machine_mistakes
 from configs.registry import Registry
 from configs.storage import Storage
 
@@ -20,6 +25,14 @@ class Site(Section):
     cluster: Cluster | None = None
     registry: Registry | None = None
     image: ImageBuild = ImageBuild()
+    network: Network | None = None
+    hosts: dict[Hostname, Host] = Field(default_factory=dict)
+    vms: dict[Hostname, Vm] = Field(default_factory=dict)
+
+    @classmethod
+    def mistakes(cls, values: Mapping[str, Any]) -> Iterable[Mistake]:
+        """Return what is wrong between the machines."""
+        return machine_mistakes(values)
 
 
 def load_site(path: str | Path) -> Site:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from configs.problems import Problem, UserError
-from infra.samba.commands import File
+from infra.machines.commands import File
 
 UNITS = PurePosixPath("/etc/systemd/system")
 SECRETS = PurePosixPath("/etc/mlops")

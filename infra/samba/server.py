@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 from configs.problems import Problem, UserError
-from infra.samba.commands import Command, File
+from infra.machines.commands import Command, File
 from infra.samba.sentinel import SENTINEL, sentinel_text
 
 Encryption = Literal["off", "if_required", "desired", "required"]

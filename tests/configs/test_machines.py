@@ -1,0 +1,120 @@
+"""The machines of a site: the shipped example is valid, and what does not go together is told whole, with its lines."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+from site_files import SHIPPED, told, write
+
+from configs.machines import Vm
+from configs.site import load_site
+
+NETWORK = "network: {cidr: 192.168.10.0/24, gateway: 192.168.10.1}\n"
+MAIN = "hosts:\n  main: {address: 192.168.10.20, vms: qemu}\n"
+
+
+def vm(name: str, last: int, **changed: object) -> str:
+    """A line of `vms:`."""
+    values = {"host": "main", "address": f"192.168.10.{last}", "memory_mb": 4096, "disk_gb": 20, "cpus": 2}
+    return f"  {name}: {{{', '.join(f'{key}: {value}' for key, value in {**values, **changed}.items())}}}\n"
+
+
+def test_the_example_of_two_desktops_is_valid() -> None:
+    site = load_site(SHIPPED.with_name("site-thesis.yaml"))
+    assert list(site.hosts) == ["mainserver", "research"]
+    assert site.vms["registry"] == Vm(
+        host="mainserver",
+        address=IPv4Address("192.168.10.60"),
+        memory_mb=11264,
+        disk_gb=100,
+        cpus=4,
+        roles=("registry",),
+    )
+
+
+def test_everything_that_clashes_is_told_at_once(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        NETWORK
+        + "hosts:\n"
+        + "  main: {address: 192.168.10.20, vms: qemu}\n"
+        + "  other: {address: 192.168.11.30, roles: [worker, worker]}\n"
+        + "vms:\n"
+        + vm("one", 20, mac="52:54:00:00:00:01")
+        + vm("two", 1, mac="52:54:00:00:00:01", host="other")
+        + vm("other", 255, host="mian", roles="[control-plane]", cpus=1, memory_mb=1024)
+        + vm("three", 43, roles="[control-plane, registr]", disk_gb=0),
+    )
+    said = told(path)
+    assert set(said) == {
+        "5 hosts.other.address",
+        "5 hosts.other.roles",
+        "7 vms.one.address",
+        "8 vms.two.address",
+        "8 vms.two.mac",
+        "8 vms.two.host",
+        "9 vms.other",
+        "9 vms.other.address",
+        "9 vms.other.host",
+        "9 vms.other.cpus",
+        "9 vms.other.memory_mb",
+        "10 vms.three.roles.1",
+        "10 vms.three.disk_gb",
+    }
+    assert "is that of main as well" in said["7 vms.one.address"]
+    assert "is that of one as well" in said["8 vms.two.mac"]
+    assert "is the gateway's" in said["8 vms.two.address"]
+    assert "hosts there: main, other" in said["9 vms.other.host"]
+    assert "`vms: virtualbox`" in said["8 vms.two.host"]
+    assert "192.168.10.0/24" in said["5 hosts.other.address"]
+
+
+def test_a_host_has_memory_for_its_vms_and_for_itself(tmp_path: Path) -> None:
+    text = NETWORK + MAIN.replace("qemu", "qemu, memory_mb: SIZE") + "vms:\n" + vm("one", 21) + vm("two", 22)
+    assert load_site(write(tmp_path, text.replace("SIZE", str(2 * 4096 + 2048)))).vms.keys() == {"one", "two"}
+    assert told(write(tmp_path, text.replace("SIZE", str(2 * 4096 + 2047)))) == {
+        "4 hosts.main.memory_mb": "10239 MB are fewer than the 8192 of its VMs and 2048 of its own"
+        " give VMs less memory, or move one to another host"
+    }
+
+
+@pytest.mark.parametrize(
+    ("network", "key"),
+    [
+        ("cidr: 10.244.7.0/24, gateway: 10.244.7.1", "cidr"),
+        ("cidr: 192.168.10.0/24, gateway: 192.168.11.1", "gateway"),
+        ("cidr: 192.168.10.0/24, gateway: 192.168.10.1, pods: 192.168.0.0/16", "pods"),
+        ("cidr: 192.168.10.0/24, gateway: 192.168.10.1, services: 10.244.0.0/20", "services"),
+        ("cidr: 192.168.10.3/24, gateway: 192.168.10.1", "cidr"),
+    ],
+)
+def test_networks_that_do_not_fit_are_told(tmp_path: Path, network: str, key: str) -> None:
+    assert list(told(write(tmp_path, f"network: {{{network}}}\n"))) == [f"2 network.{key}"]
+
+
+def test_machines_need_a_network_and_workers_a_cluster(tmp_path: Path) -> None:
+    said = told(write(tmp_path, MAIN + "vms:\n" + vm("one", 21, roles="[worker]")))
+    assert list(said) == ["1 network", "5 vms.one.roles"]
+    assert "[control-plane]" in said["5 vms.one.roles"]
+
+
+def test_one_machine_of_a_site_holds_a_role_that_is_single(tmp_path: Path) -> None:
+    lines = [vm(f"{role}{last}", last, roles=f"[{role}]") for role in ("storage", "control-plane") for last in (5, 6)]
+    unique = [line.replace("192.168.10.", "192.168.10.1", 1) if "control" in line else line for line in lines]
+    said = told(write(tmp_path, NETWORK + MAIN + "vms:\n" + "".join(unique)))
+    assert list(said) == ["9 vms.control-plane6.roles", "7 vms.storage6.roles"]
+
+
+@pytest.mark.parametrize("name", ["Main", "main_1", "-main", "m" * 64])
+def test_a_name_is_one_that_kubernetes_takes(tmp_path: Path, name: str) -> None:
+    said = told(write(tmp_path, NETWORK + f"hosts:\n  {name}: {{address: 192.168.10.20}}\n"))
+    assert len(said) == 1
+    assert f"hosts.{name}" in next(iter(said))
+
+
+def test_a_multicast_mac_is_refused(tmp_path: Path) -> None:
+    said = told(write(tmp_path, NETWORK + MAIN + "vms:\n" + vm("one", 21, mac="53:54:00:00:00:01")))
+    assert list(said) == ["6 vms.one.mac"]
+    assert "multicast" in said["6 vms.one.mac"]
