@@ -1,4 +1,4 @@
-"""What a builder asks a machine to do: a command, or a file with its mode."""
+"""What a machine is asked to do: a command, or a file with its mode."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ class Command:
     Attributes:
         stdin: never in ``repr``.
         accepted: exit statuses that mean done.
+        timeout_s: seconds after which it counts as hanging.
     """
 
     argv: tuple[str, ...]
     stdin: str = field(default="", repr=False)
     accepted: frozenset[int] = frozenset({0})
+    timeout_s: float = 120
 
 
 @dataclass(frozen=True)
@@ -26,9 +28,18 @@ class File:
 
     Attributes:
         text: never in ``repr``.
+        group: of the machine; the owner is root.
     """
 
     path: PurePosixPath
     text: str = field(repr=False)
     mode: int = 0o644
     secret: bool = False
+    group: str = "root"
+
+
+@dataclass(frozen=True)
+class Removal:
+    """A file of root that must not be there; that it is gone already is no error."""
+
+    path: PurePosixPath

@@ -1,0 +1,77 @@
+"""What is read of a machine: each fact is what one command says, and all of a step's facts are read in one go.
+
+A :class:`Fact` is a question, a :class:`Reading` its answer. Parsers for the common ones (files, packages, units) are
+in modules beside this one; they are pure, so steps are tested by readings in and changes out.
+"""
+
+from __future__ import annotations
+
+import base64
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+FACT_TIMEOUT_S = 20
+"""A question that is not answered by then counts as answered with status 124."""
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A command for root that changes nothing.
+
+    Attributes:
+        stdin: for secrets; never in ``repr`` or ``argv``.
+    """
+
+    argv: tuple[str, ...]
+    stdin: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a machine answered: exit status, and standard output with standard error."""
+
+    status: int
+    text: str = field(default="", repr=False)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the command ended with 0."""
+        return self.status == 0
+
+
+Facts = Mapping[Fact, Reading]
+
+
+def facts_script(facts: Sequence[Fact]) -> str:
+    """Return a shell script that answers all ``facts``, one line each: index, then output and exit status in base 64.
+
+    It is meant for the standard input of ``sh``: what it holds is on no command line, there or here (``printf`` is a
+    part of the shell).
+    """
+    lines = ["export LC_ALL=C PATH=/usr/sbin:/usr/bin:/sbin:/bin"]
+    for index, fact in enumerate(facts):
+        given = base64.b64encode(fact.stdin.encode()).decode()
+        feed = f"printf %s {given} | base64 -d | " if given else ""
+        source = "" if given else " </dev/null"
+        command = f"{feed}timeout {FACT_TIMEOUT_S} {shlex.join(fact.argv)} 2>&1{source}"
+        lines.append(f"printf '{index} '; {{ {command}; printf '\\n%s' $?; }} | base64 -w0; echo")
+    return "\n".join(lines) + "\n"
+
+
+def read_answers(facts: Sequence[Fact], output: str) -> dict[Fact, Reading]:
+    """Return the readings of :func:`facts_script` for the same ``facts``.
+
+    Raises:
+        ValueError: an answer is missing: the script did not run to its end.
+    """
+    readings: dict[Fact, Reading] = {}
+    for index, line in enumerate(output.splitlines()):
+        number, _, encoded = line.partition(" ")
+        if index >= len(facts) or number != str(index):
+            raise ValueError(f"line {index + 1} answers no question")
+        text, _, status = base64.b64decode(encoded).decode("utf-8", "replace").rpartition("\n")
+        readings[facts[index]] = Reading(int(status), text)
+    if len(readings) != len(facts):
+        raise ValueError(f"{len(facts) - len(readings)} of {len(facts)} questions have no answer")
+    return readings

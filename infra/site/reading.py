@@ -1,0 +1,166 @@
+"""Questions about files, packages, units and the like, and what their answers mean. Pure: no machine is asked here."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from infra.machines.commands import Command, File, Removal
+from infra.site.facts import Fact, Facts
+from infra.site.step import Action, Change
+
+MARKERS = PurePosixPath("/run/mlops-site")
+"""A marker here means that a unit has yet to be restarted: its file was written, and the run was killed then."""
+
+
+def file_fact(file: File) -> Fact:
+    """Ask for a file: mode, group, digest, and its text where that is no secret."""
+    show = "" if file.secret else '; cat "$1"'
+    script = f'stat -Lc "%a %G" "$1" && sha256sum <"$1"{show}'
+    return Fact(("sh", "-c", script, "sh", str(file.path)))
+
+
+def file_changes(file: File, facts: Facts, *, restarts: tuple[str, ...] = ()) -> list[Change]:
+    """Return the change that makes a file as wanted, none when it is.
+
+    Args:
+        restarts: systemd units that read the file only when they start. They are restarted by
+            :func:`restart_changes`, also if whoever wrote the file was killed before it came to that.
+    """
+    reading = facts[file_fact(file)]
+    head, _, rest = reading.text.partition("\n")
+    digest, _, text = rest.partition("\n")
+    wanted = hashlib.sha256(file.text.encode()).hexdigest()
+    same_text = reading.ok and digest.split(" ")[0] == wanted
+    same_mode = reading.ok and head == f"{file.mode:o} {file.group}"
+    if same_text and same_mode:
+        return []
+    marks: tuple[Action, ...] = tuple(Command(("install", "-D", "/dev/null", str(MARKERS / unit))) for unit in restarts)
+    if not reading.ok:
+        what, why, text = f"write {file.path}", "is not there", ""
+    elif not same_text:
+        what, why = f"write {file.path}", "its text is another one"
+    else:
+        what, why = f"set {file.path} to {file.mode:04o} {file.group}", f"is {head}"
+    lines: list[str] = []
+    if not file.secret and not same_text:
+        lines = list(
+            difflib.unified_diff(text.splitlines(), file.text.splitlines(), f"{file.path}", f"{file.path}", lineterm="")
+        )
+    return [Change(what, why, (*marks, file), "\n".join(lines))]
+
+
+def absent_fact(path: PurePosixPath) -> Fact:
+    """Ask whether a path is there."""
+    return Fact(("test", "-e", str(path)))
+
+
+def absent_changes(path: PurePosixPath, facts: Facts, why: str) -> list[Change]:
+    """Return the change that removes a file that must not be there."""
+    return [Change(f"remove {path}", why, (Removal(path),))] if facts[absent_fact(path)].ok else []
+
+
+def packages_fact(names: tuple[str, ...]) -> Fact:
+    """Ask for Debian packages: state, version and hold of each."""
+    return Fact(("dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Abbrev} ${Version}\\n", *names))
+
+
+def installed_packages(names: tuple[str, ...], facts: Facts) -> dict[str, str]:
+    """Return the versions of those packages that are installed."""
+    rows = [line.split() for line in facts[packages_fact(names)].text.splitlines()]
+    return {row[0]: row[2] for row in rows if len(row) == 3 and row[1][1:2] == "i" and row[0] in names}
+
+
+def package_changes(names: tuple[str, ...], facts: Facts) -> list[Change]:
+    """Return the change that installs the packages that are missing; those that are there stay as they are."""
+    there = installed_packages(names, facts)
+    missing = [name for name in names if name not in there]
+    if not missing:
+        return []
+    return [Change(f"install {' '.join(missing)}", "not installed", apt_install(missing))]
+
+
+def apt_install(packages: list[str]) -> tuple[Action, ...]:
+    """Return the commands that install packages without a question; an apt of somebody else is waited for.
+
+    Services are not started by their packages: they would run by a configuration that is not ours yet.
+    """
+    environment = ("env", "DEBIAN_FRONTEND=noninteractive", "NEEDRESTART_MODE=l", "LC_ALL=C.UTF-8")
+    apt = (
+        *environment,
+        "apt-get",
+        "-q",
+        "-y",
+        "-o",
+        "DPkg::Lock::Timeout=300",
+        "-o",
+        "Dpkg::Options::=--force-confold",
+    )
+    install = (*apt, "--no-install-recommends", "install", *packages)
+    # dpkg killed in the middle leaves packages half configured, and apt refuses everything until that is mended.
+    return (
+        Command((*environment, "dpkg", "--configure", "-a", "--force-confold"), timeout_s=600),
+        Command((*apt, "update"), timeout_s=300),
+        Command(install, timeout_s=1800),
+    )
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A systemd unit's state, as ``systemctl show`` tells it."""
+
+    load: str = ""
+    file: str = ""
+    active: str = ""
+    reload: bool = False
+    marked: bool = False
+
+
+def unit_fact(name: str) -> Fact:
+    """Ask for a unit: whether it is there, enabled, active, and waits for a restart."""
+    script = 'systemctl show -p LoadState,UnitFileState,ActiveState,NeedDaemonReload "$1"; test -e "$2"; echo Marked=$?'
+    return Fact(("sh", "-c", script, "sh", name, str(MARKERS / name)))
+
+
+def read_unit(name: str, facts: Facts) -> Unit:
+    """Return a unit's state."""
+    values = dict(line.split("=", 1) for line in facts[unit_fact(name)].text.splitlines() if "=" in line)
+    return Unit(
+        values.get("LoadState", ""),
+        values.get("UnitFileState", ""),
+        values.get("ActiveState", ""),
+        values.get("NeedDaemonReload") == "yes",
+        values.get("Marked") == "0",
+    )
+
+
+def unit_changes(name: str, facts: Facts, *, changed: bool = False) -> list[Change]:
+    """Return what makes a unit enabled, active and started by its newest configuration.
+
+    Args:
+        changed: a file that it reads is about to be written by a change before this one.
+    """
+    unit = read_unit(name, facts)
+    if changed or unit.marked or unit.reload:
+        why = "what it reads has changed"
+    elif unit.file not in ("enabled", "static", "alias", "generated", "indirect"):
+        why = f"is {unit.file or 'not there'}, so that it would not come back after a reboot"
+    elif unit.active != "active":
+        why = f"is {unit.active or 'not there'}"
+    else:
+        return []
+    return [
+        Change(
+            f"start {name}, now and at every boot",
+            why,
+            (
+                Command(("systemctl", "daemon-reload")),
+                Command(("systemctl", "unmask", name)),
+                Command(("systemctl", "enable", name)),
+                Command(("systemctl", "restart", name)),
+                Removal(MARKERS / name),
+            ),
+        )
+    ]

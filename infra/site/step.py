@@ -1,0 +1,67 @@
+"""What a step is: it reads facts of one machine and says what is still to be changed there, and why.
+
+A step is data and one pure function: from readings to changes. Where nothing differs there is no change, so a second
+run does nothing; after its changes are applied the facts are read again, and none may be left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from infra.machines.commands import Command, File, Removal
+from infra.site.facts import Fact, Facts
+
+
+@dataclass(frozen=True)
+class Relay:
+    """What one machine says is needed at another: a join token of the control plane, for one.
+
+    Attributes:
+        machine: whom to ask. command: what to ask there; its output may be secret and is shown to nobody.
+        then: from that output, what is done at the step's own machine.
+    """
+
+    machine: str
+    command: Command
+    then: Callable[[str], tuple[Command | File | Removal, ...]]
+
+
+Action = Command | File | Removal | Relay
+
+
+@dataclass(frozen=True)
+class Change:
+    """Something that is not as it should be, and the actions that mend it, in order.
+
+    Attributes:
+        what: will be done, as ``restart smbd``. why: the fact that asks for it, as ``its configuration has changed``.
+        diff: of a file that is no secret, as ``diff -u`` shows it.
+        by_hand: not empty: nothing is done, because it could lose data; the text says what a person has to do.
+    """
+
+    what: str
+    why: str
+    actions: tuple[Action, ...] = ()
+    diff: str = ""
+    by_hand: str = ""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that a machine has to be or to do.
+
+    Attributes:
+        name: as ``storage``. machine: its name in the site.
+        facts: read together, before and after.
+        changes: pure; a fact that could not be read (a command not found) is a reading like any other.
+        after: steps, as (machine, name), that have to be done before.
+        repairable: whether a scheduled check may apply it by itself.
+    """
+
+    name: str
+    machine: str
+    facts: tuple[Fact, ...]
+    changes: Callable[[Facts], Iterable[Change]] = field(repr=False)
+    after: tuple[tuple[str, str], ...] = ()
+    repairable: bool = True
