@@ -83,27 +83,14 @@ def package_changes(names: tuple[str, ...], facts: Facts) -> list[Change]:
 
 
 def apt_install(packages: list[str]) -> tuple[Action, ...]:
-    """Return the commands that install packages without a question; an apt of somebody else is waited for.
-
-    Services are not started by their packages: they would run by a configuration that is not ours yet.
-    """
-    environment = ("env", "DEBIAN_FRONTEND=noninteractive", "NEEDRESTART_MODE=l", "LC_ALL=C.UTF-8")
-    apt = (
-        *environment,
-        "apt-get",
-        "-q",
-        "-y",
-        "-o",
-        "DPkg::Lock::Timeout=300",
-        "-o",
-        "Dpkg::Options::=--force-confold",
-    )
-    install = (*apt, "--no-install-recommends", "install", *packages)
-    # dpkg killed in the middle leaves packages half configured, and apt refuses everything until that is mended.
+    """Return the commands that install packages without a question; an apt of somebody else is waited for."""
+    quiet = ("env", "DEBIAN_FRONTEND=noninteractive", "NEEDRESTART_MODE=l", "LC_ALL=C.UTF-8")
+    options = ("-q", "-y", "-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Options::=--force-confold")
     return (
-        Command((*environment, "dpkg", "--configure", "-a", "--force-confold"), timeout_s=600),
-        Command((*apt, "update"), timeout_s=300),
-        Command(install, timeout_s=1800),
+        # dpkg killed in the middle leaves packages half configured, and apt refuses everything until that is mended.
+        Command((*quiet, "dpkg", "--force-confold", "--configure", "-a"), timeout_s=600),
+        Command((*quiet, "apt-get", *options, "update"), timeout_s=300),
+        Command((*quiet, "apt-get", *options, "--no-install-recommends", "install", *packages), timeout_s=1800),
     )
 
 

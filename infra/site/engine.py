@@ -1,0 +1,196 @@
+"""Runs steps: reads, says what differs, applies it, and reads again until nothing differs.
+
+Steps of machines that do not wait for each other run side by side. A step that fails stops those that come after it,
+and no other.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from enum import StrEnum
+from graphlib import TopologicalSorter
+
+from configs.problems import Problem, UserError
+from infra.machines.commands import Command, File
+from infra.site.facts import FACT_TIMEOUT_S, Facts, facts_script, read_answers
+from infra.site.reach import Reachable
+from infra.site.step import Action, Change, Relay, Step
+
+Key = tuple[str, str]
+"""A step: its machine and its name."""
+
+SIDE_BY_SIDE = 16
+ROUNDS = 4
+_LOOK = "look at the machine: mlops site ssh MACHINE journalctl -b -p warning"
+
+
+class State(StrEnum):
+    """How far a step is."""
+
+    WAITING = "waiting"
+    READING = "reading"
+    APPLYING = "applying"
+    FITS = "fits"
+    CHANGED = "changed"
+    DIFFERS = "differs"
+    FAILED = "failed"
+    LEFT_OUT = "left out"
+
+
+ENDED = frozenset({State.FITS, State.CHANGED, State.DIFFERS, State.FAILED, State.LEFT_OUT})
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a step.
+
+    Attributes:
+        changes: what was applied, or would be in a dry run.
+        error: why it failed; None when it did not.
+        began, ended: seconds since the run's start.
+    """
+
+    state: State
+    changes: tuple[Change, ...] = ()
+    error: UserError | None = None
+    began: float = 0.0
+    ended: float = 0.0
+
+
+Report = Callable[[Step, State, str], None]
+"""Told at each change of state: the step, its state, and what it does now or why it failed. May come from threads."""
+
+
+def run_steps(
+    steps: Sequence[Step],
+    machines: Mapping[str, Reachable],
+    report: Report,
+    *,
+    apply: bool,
+    only_repairs: bool = False,
+) -> dict[Key, Outcome]:
+    """Run all steps, each as soon as those before it are done.
+
+    Args:
+        machines: by name, all that steps name.
+        apply: False: only say what differs.
+        only_repairs: apply what a check may mend by itself, and only say what else differs.
+
+    Returns:
+        For each step its outcome; a step after a failed one is ``LEFT_OUT``.
+    """
+    by_key = {(step.machine, step.name): step for step in steps}
+    # A dry run, which changes nothing, has to wait for nothing.
+    order = TopologicalSorter(
+        {key: [other for other in step.after if other in by_key] if apply else [] for key, step in by_key.items()}
+    )
+    order.prepare()
+    outcomes: dict[Key, Outcome] = {}
+    running: dict[Future[Outcome], Key] = {}
+    start = time.monotonic()
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        while order.is_active():
+            for key in order.get_ready():
+                step = by_key[key]
+                missing = [other for other in step.after if apply and _failed(outcomes.get(other))]
+                if missing:
+                    outcomes[key] = Outcome(State.LEFT_OUT, began=_since(start), ended=_since(start))
+                    report(step, State.LEFT_OUT, f"{missing[0][1]} of {missing[0][0]} failed")
+                    order.done(key)
+                    continue
+                does = apply and (step.repairable or not only_repairs)
+                running[pool.submit(_run_step, step, machines, report, start, apply=does)] = key
+            if running:
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    key = running.pop(future)
+                    outcomes[key] = future.result()
+                    order.done(key)
+    return {key: outcomes[key] for key in by_key}
+
+
+def problems_of(outcomes: Mapping[Key, Outcome]) -> list[Problem]:
+    """Return what went wrong in all steps, each problem once."""
+    found = [problem for item in outcomes.values() if item.error for problem in item.error.problems]
+    return list(dict.fromkeys(found))
+
+
+def _run_step(step: Step, machines: Mapping[str, Reachable], report: Report, start: float, *, apply: bool) -> Outcome:
+    began = _since(start)
+    applied: list[Change] = []
+    try:
+        machine = machines[step.machine]
+        report(step, State.READING, "")
+        # Some facts mean something only when others hold: a login, once the server runs. So a step may take rounds.
+        for _ in range(ROUNDS):
+            changes = tuple(step.changes(_read(step, machine)))
+            if not changes or not apply:
+                state = State.CHANGED if applied else State.DIFFERS if changes else State.FITS
+                report(step, state, _told(applied or changes))
+                return Outcome(state, tuple(applied) or changes, began=began, ended=_since(start))
+            _refuse_by_hand(step, changes)
+            done_before = {(item.what, item.why) for item in applied}
+            if all((item.what, item.why) in done_before for item in changes):
+                break
+            for change in changes:
+                report(step, State.APPLYING, change.what)
+                for action in change.actions:
+                    _act(action, machine, machines, lambda line: report(step, State.APPLYING, line))
+            applied += changes
+        raise UserError(
+            [
+                Problem(f"{step.machine}, step {step.name}", f"was done, yet {item.why}: {item.what}", _LOOK)
+                for item in changes
+            ]
+        )
+    except UserError as error:
+        report(step, State.FAILED, str(error))
+        return Outcome(State.FAILED, tuple(applied), error, began, _since(start))
+
+
+def _refuse_by_hand(step: Step, changes: Iterable[Change]) -> None:
+    problems = [
+        Problem(f"{step.machine}, step {step.name}", f"{item.what}: {item.why}", item.by_hand)
+        for item in changes
+        if item.by_hand
+    ]
+    if problems:
+        raise UserError(problems)
+
+
+def _read(step: Step, machine: Reachable) -> Facts:
+    facts = tuple(dict.fromkeys(step.facts))
+    done = machine.script(facts_script(facts), FACT_TIMEOUT_S * max(1, len(facts)))
+    try:
+        return read_answers(facts, done.stdout)
+    except ValueError as error:
+        where = f"{step.machine}, step {step.name}"
+        raise UserError(Problem(where, f"the machine's answers cannot be read: {error}", "run it again")) from None
+
+
+def _act(action: Action, machine: Reachable, machines: Mapping[str, Reachable], on_line: Callable[[str], None]) -> None:
+    if isinstance(action, Command):
+        machine.run(action, on_line=on_line)
+    elif isinstance(action, File):
+        machine.write(action)
+    elif isinstance(action, Relay):
+        # Without its lines: what is handed on may be secret.
+        said = machines[action.machine].run(action.command).stdout
+        for following in action.then(said):
+            _act(following, machine, machines, on_line)
+    else:
+        machine.remove(action)
+
+
+def _failed(outcome: Outcome | None) -> bool:
+    return outcome is not None and outcome.state in (State.FAILED, State.LEFT_OUT)
+
+
+def _told(changes: Sequence[Change]) -> str:
+    return "; ".join(change.what for change in changes)
+
+
+def _since(start: float) -> float:
+    return time.monotonic() - start

@@ -1,0 +1,26 @@
+"""How the engine reaches machines: what :class:`infra.machines.ssh.Machine` does, and a test's own may do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from infra.machines.commands import Command, File, Removal
+
+
+class Done(Protocol):
+    """What a command said."""
+
+    @property
+    def status(self) -> int: ...
+    @property
+    def stdout(self) -> str: ...
+
+
+class Reachable(Protocol):
+    """A machine on which root's commands are run. All raise a UserError that names machine and reason."""
+
+    def run(self, command: Command, *, on_line: Callable[[str], None] | None = None) -> Done: ...
+    def script(self, text: str, timeout_s: float) -> Done: ...
+    def write(self, file: File) -> None: ...
+    def remove(self, removal: Removal) -> None: ...

@@ -1,0 +1,96 @@
+"""Step ``storage``: the Samba server of :mod:`infra.samba.server` on a machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from infra.machines.commands import Command
+from infra.samba.server import FOLDER_MODE, Server, render_files, setup_commands
+from infra.site.facts import Fact, Facts
+from infra.site.firewall import firewall_changes, firewall_facts, firewall_files
+from infra.site.reading import (
+    file_changes,
+    file_fact,
+    package_changes,
+    packages_fact,
+    unit_changes,
+    unit_fact,
+)
+from infra.site.step import Change, Step
+
+PACKAGES = ("samba", "smbclient", "nftables")
+UNIT = "smbd.service"
+_NMBD = "nmbd.service"
+
+
+def storage_step(
+    machine: str, server: Server, passwords: Mapping[str, str], after: tuple[tuple[str, str], ...]
+) -> Step:
+    """Return the step that makes ``machine`` serve the share.
+
+    Args:
+        passwords: of every user of ``server``; they reach the machine by standard input only.
+
+    Raises:
+        UserError: a password is missing.
+    """
+    files = render_files(server)
+    firewall = firewall_files("samba", (445,), server.networks)
+    setup = setup_commands(server, passwords)
+    logins = {user: _login(server, user, passwords[user]) for user in server.users}
+    folders = (server.path, server.path / "dvc")
+    folder_facts = tuple(Fact(("stat", "-c", "%a %U %G", str(folder))) for folder in folders)
+    wanted_folder = f"{FOLDER_MODE:o} root {server.group}"
+    members = Fact(("getent", "group", server.group))
+
+    def changes(facts: Facts) -> Iterator[Change]:
+        yield from package_changes(PACKAGES, facts)
+        changed = [change for file in files for change in file_changes(file, facts, restarts=(UNIT,))]
+        reason = _accounts_reason(facts, server, members, folder_facts, wanted_folder)
+        started = unit_changes(UNIT, facts, changed=bool(changed))
+        # While smbd is down nobody can log in: that says nothing of the passwords.
+        refused = [] if started else [user for user, login in logins.items() if not facts[login].ok]
+        if reason or refused:
+            why = reason or f"{', '.join(refused)} cannot log in with the site's password"
+            yield Change("make group, accounts and folders of the share", why, setup)
+        # After the folders: the sentinel lies in one of them.
+        yield from changed
+        yield from started
+        if facts[Fact(("systemctl", "is-enabled", _NMBD))].text.strip() == "enabled":
+            stop = Command(("systemctl", "disable", "--now", _NMBD))
+            yield Change(f"stop {_NMBD}", "nobody looks machines up by NetBIOS here", (stop,))
+        yield from firewall_changes("samba", firewall, facts)
+
+    facts = (
+        packages_fact(PACKAGES),
+        *map(file_fact, files),
+        *folder_facts,
+        members,
+        *logins.values(),
+        unit_fact(UNIT),
+        Fact(("systemctl", "is-enabled", _NMBD)),
+        *firewall_facts("samba", firewall),
+    )
+    return Step("storage", machine, facts, changes, after)
+
+
+def _login(server: Server, user: str, password: str) -> Fact:
+    """Ask smbd itself, as a client does: what it answers is also its health."""
+    share = f"//127.0.0.1/{server.share}"
+    return Fact(
+        ("smbclient", share, "--authentication-file=/dev/stdin", "--command=stat .mlops-share"),
+        stdin=f"username={user}\npassword={password}\n",
+    )
+
+
+def _accounts_reason(
+    facts: Facts, server: Server, members: Fact, folder_facts: tuple[Fact, ...], wanted_folder: str
+) -> str:
+    if not facts[members].ok:
+        return f"there is no group {server.group}"
+    for fact in folder_facts:
+        if not facts[fact].ok:
+            return f"{fact.argv[-1]} is not there"
+        if facts[fact].text.strip() != wanted_folder:
+            return f"{fact.argv[-1]} is {facts[fact].text.strip()}, not {wanted_folder}"
+    return ""
