@@ -32,6 +32,7 @@ FOLDER = PurePosixPath("/etc/docker/registry")
 DATA = PurePosixPath("/var/lib/docker-registry")
 GROUP = "docker-registry"
 HTPASSWD = FOLDER / "htpasswd"
+_SCRIPT = PurePosixPath("/usr/local/sbin/mlops-registry-limit")
 _UNITS = PurePosixPath("/etc/systemd/system")
 _READ_ONLY = _UNITS / "docker-registry.service.d/read-only.conf"
 
@@ -87,7 +88,8 @@ def registry_files(server: RegistryServer) -> tuple[File, ...]:
         File(_UNITS / "docker-registry.service.d/mlops.conf", _RESTART),
         File(_UNITS / "mlops-registry-clean.service", _CLEAN),
         File(_UNITS / "mlops-registry-clean.timer", _timer("of the registry's clean-up", "Sun 03:30")),
-        File(_UNITS / "mlops-registry-limit.service", _limit(server.limit_gb)),
+        File(_SCRIPT, _limit_script(server.limit_gb), 0o755),
+        File(_UNITS / "mlops-registry-limit.service", _LIMIT),
         File(_UNITS / "mlops-registry-limit.timer", _timer("of the registry's limit", "*:0/10")),
     )
 
@@ -161,6 +163,15 @@ PrivateTmp=yes
 ProtectHome=yes
 """
 
+_LIMIT = f"""\
+[Unit]
+Description=Refuse pushes to the registry when it is too large
+
+[Service]
+Type=oneshot
+ExecStart={_SCRIPT}
+"""
+
 _CLEAN = f"""\
 [Unit]
 Description=Remove what no image of the registry needs any more
@@ -176,23 +187,23 @@ StandardOutput=null
 """
 
 
-def _limit(limit_gb: int) -> str:
-    script = (
-        f"used=$$(du -s --block-size=1M {DATA} | cut -f1); "
-        f"if [ $$used -gt {limit_gb * 1024} ]; then want=true; else want=false; fi; "
-        f"if [ -e {_READ_ONLY} ]; then has=true; else has=false; fi; "
-        "[ $$want = $$has ] && exit 0; "
-        f"if $$want; then printf '[Service]\\\\nEnvironment=REGISTRY_STORAGE_MAINTENANCE_READONLY={{enabled: true}}\\\\n'"
-        f' | sed \'s/=REG/="REG/; s/}}$$/}}"/\' >{_READ_ONLY}; echo "$$used MB, more than {limit_gb} GB: read-only"; '
-        f"else rm -f {_READ_ONLY}; fi; systemctl daemon-reload; systemctl restart {UNIT}"
-    )
+def _limit_script(limit_gb: int) -> str:
     return f"""\
-[Unit]
-Description=Refuse pushes to the registry above {limit_gb} GB
-
-[Service]
-Type=oneshot
-ExecStart=/bin/sh -c '{script}'
+#!/bin/sh
+# Above {limit_gb} GB the registry becomes read-only, so that it never fills the disk; below, pushes are taken again.
+set -eu
+used=$(du -s --block-size=1M {DATA} | cut -f1)
+if [ "$used" -gt {limit_gb * 1024} ]; then want=yes; else want=no; fi
+if [ -e {_READ_ONLY} ]; then has=yes; else has=no; fi
+[ $want != $has ] || exit 0
+if [ $want = yes ]; then
+  printf '%s\\n' '[Service]' 'Environment="REGISTRY_STORAGE_MAINTENANCE_READONLY={{enabled: true}}"' >{_READ_ONLY}
+  echo "$used MB are more than {limit_gb} GB: pushes are refused" >&2
+else
+  rm -f {_READ_ONLY}
+fi
+systemctl daemon-reload
+systemctl restart {UNIT}
 """
 
 
