@@ -48,6 +48,10 @@ class Registry(Section):
     user: str | None = Field(None, pattern=r"^[^\s:]+$", description="the account; left out: nobody logs in")
     password: PasswordReference | None = None
 
+    limit_gb: int = Field(
+        80, ge=1, description="of a registry on a machine of the site: above it, nothing more can be pushed"
+    )
+
     @model_validator(mode="after")
     def _whole_login(self) -> Self:
         if (self.user is None) != (self.password is None):

@@ -13,6 +13,7 @@ from configs.image import ImageBuild
 from configs.loading import Mistake, Section, load_model
 from configs.machines import Host, Hostname, Network, Vm, machine_mistakes
 from configs.registry import Registry
+from configs.services import service_mistakes
 from configs.storage import Storage
 
 SITE_FILE = "configs/site.yaml"
@@ -31,8 +32,8 @@ class Site(Section):
 
     @classmethod
     def mistakes(cls, values: Mapping[str, Any]) -> Iterable[Mistake]:
-        """Return what is wrong between the machines."""
-        return machine_mistakes(values)
+        """Return what is wrong between the machines, and between them and what they serve."""
+        return (*machine_mistakes(values), *service_mistakes(values))
 
 
 def load_site(path: str | Path) -> Site:

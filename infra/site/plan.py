@@ -1,0 +1,138 @@
+"""Which steps a site consists of: roles in, steps out, in the order that they depend on each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from configs.problems import Problem, UserError
+from configs.registry import Registry
+from configs.site import SITE_FILE, Site
+from configs.storage import MountStorage, SmbStorage
+from infra.samba.client import Mount
+from infra.samba.server import Server
+from infra.site.authority import Authority
+from infra.site.base import base_step
+from infra.site.inventory import SiteMachine, holder, machines_of, site_folder
+from infra.site.mounts import mount_step
+from infra.site.passwords import find_or_make_password
+from infra.site.registry import RegistryServer, registry_step
+from infra.site.step import Step
+from infra.site.storage import storage_step
+
+RUN_USER = "10001"
+"""The account that pods run as, in the image and so on every machine's mount."""
+
+
+def site_steps(site: Site, root: Path, home: Path) -> list[Step]:
+    """Return the steps of a site, those of one machine in order.
+
+    Passwords, and the CA with its certificates, are made where there are none yet: without them no machine can even be
+    asked whether it has them.
+
+    Args:
+        root: the checkout. home: its state folder.
+
+    Raises:
+        UserError: the site names no machines, or a password is not where the file says.
+    """
+    machines = machines_of(site, home)
+    names = {name: machine.address for name, machine in machines.items()}
+    steps = [base_step(name, names) for name in machines]
+    storage, registry = holder(machines, "storage"), holder(machines, "registry")
+    if isinstance(site.storage, SmbStorage) and (storage or any("worker" in item.roles for item in machines.values())):
+        steps += _share_steps(site, site.storage, storage, machines, root, home)
+    if registry is not None and site.registry is not None:
+        server = _registry_server(site, site.registry, registry, root, home)
+        steps.append(registry_step(registry.name, server, ((registry.name, "base"),)))
+    return steps
+
+
+def select(steps: Sequence[Step], machines: Sequence[str], names: Sequence[str]) -> list[Step]:
+    """Return those steps that are asked for; empty: all.
+
+    Raises:
+        UserError: a machine or step that is not there, with those that are.
+    """
+    problems = []
+    for kind, asked, there in (
+        ("machine", machines, {step.machine for step in steps}),
+        ("step", names, {step.name for step in steps}),
+    ):
+        for name in asked:
+            if name not in there:
+                problems.append(
+                    Problem(f"{kind} {name!r}", f"is no {kind} of the site", f"one of {', '.join(sorted(there))}")
+                )
+    if problems:
+        raise UserError(problems)
+    return [step for step in steps if (not machines or step.machine in machines) and (not names or step.name in names)]
+
+
+def _share_steps(
+    site: Site,
+    share: SmbStorage,
+    storage: SiteMachine | None,
+    machines: dict[str, SiteMachine],
+    root: Path,
+    home: Path,
+) -> list[Step]:
+    password = find_or_make_password(share.password, f"password of {share.account} at {share.place}", root, home)
+    steps = []
+    before: tuple[tuple[str, str], ...] = ()
+    if storage is not None:
+        server = Server(
+            users=(share.account,),
+            networks=_networks(site),
+            share=share.place.share,
+            encryption="required" if share.encrypt else "if_required",
+        )
+        steps.append(storage_step(storage.name, server, {share.account: password}, ((storage.name, "base"),)))
+        before = ((storage.name, "storage"),)
+    mount = Mount(
+        source=f"//{share.place.host}/{share.place.share}",
+        where=_mount_point(site, share),
+        user=share.account,
+        password=password,
+        domain=share.domain or share.place.domain,
+        uid=RUN_USER,
+        gid=RUN_USER,
+        encrypt=bool(share.encrypt),
+        port=share.place.port,
+    )
+    for machine in machines.values():
+        if "worker" in machine.roles:
+            after = (*before, (machine.name, "base"))
+            steps.append(mount_step(machine.name, mount, share.place.share, after))
+    return steps
+
+
+def _mount_point(site: Site, share: SmbStorage) -> PurePosixPath:
+    on_cluster = site.cluster.share if site.cluster else None
+    if isinstance(on_cluster, MountStorage):
+        return PurePosixPath(on_cluster.path)
+    return PurePosixPath("/mnt") / share.place.share
+
+
+def _registry_server(site: Site, registry: Registry, machine: SiteMachine, root: Path, home: Path) -> RegistryServer:
+    if registry.user is None or registry.password is None:
+        raise UserError(Problem(f"{SITE_FILE} registry", "has no login", "add `user:` and `password:`"))
+    authority = Authority(site_folder(home) / "authority")
+    host, _, port = registry.address.partition(":")
+    hosts = tuple(dict.fromkeys((host, machine.address, machine.name, "localhost", "127.0.0.1")))
+    return RegistryServer(
+        host=host,
+        port=int(port or 443),
+        user=registry.user,
+        password=find_or_make_password(
+            registry.password, f"password of {registry.user} at registry {registry.address}", root, home
+        ),
+        certificate=authority.server("registry", hosts),
+        ca_pem=authority.pem,
+        networks=_networks(site),
+        limit_gb=registry.limit_gb,
+    )
+
+
+def _networks(site: Site) -> tuple[str, ...]:
+    return (str(site.network.cidr),) if site.network else ()
