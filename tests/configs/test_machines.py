@@ -104,7 +104,7 @@ def test_one_machine_of_a_site_holds_a_role_that_is_single(tmp_path: Path) -> No
     lines = [vm(f"{role}{last}", last, roles=f"[{role}]") for role in ("storage", "control-plane") for last in (5, 6)]
     unique = [line.replace("192.168.10.", "192.168.10.1", 1) if "control" in line else line for line in lines]
     said = told(write(tmp_path, NETWORK + MAIN + "vms:\n" + "".join(unique)))
-    assert list(said) == ["9 vms.control-plane6.roles", "7 vms.storage6.roles"]
+    assert list(said) == ["9 vms.control-plane6.roles", "7 vms.storage6.roles", "1 storage.kind"]
 
 
 @pytest.mark.parametrize("name", ["Main", "main_1", "-main", "m" * 64])
@@ -118,3 +118,20 @@ def test_a_multicast_mac_is_refused(tmp_path: Path) -> None:
     said = told(write(tmp_path, NETWORK + MAIN + "vms:\n" + vm("one", 21, mac="53:54:00:00:00:01")))
     assert list(said) == ["6 vms.one.mac"]
     assert "multicast" in said["6 vms.one.mac"]
+
+
+def test_who_serves_the_share_or_the_registry_is_where_their_sections_say(tmp_path: Path) -> None:
+    machines = vm("disk", 40, roles="[storage]") + vm("images", 60, roles="[registry]")
+    share = "storage: {kind: smb, url: 'smb://mlops@192.168.10.41/data/dvc', password: {environment: SHARE}}\n"
+    registry = "registry: {address: '192.168.10.61:5000', user: mlops, password: {environment: REGISTRY}}\n"
+    path = tmp_path / "site.yaml"
+    path.write_text(share + registry + NETWORK + MAIN + "vms:\n" + machines)
+    assert told(path) == {
+        "1 storage.url": "leads to 192.168.10.41, but disk is to serve the share"
+        " smb://mlops@192.168.10.40/sambashare/dvc",
+        "2 registry.address": "leads to 192.168.10.61, but images is to be the registry 192.168.10.60:5000",
+    }
+    path.write_text(share.replace(".41", ".40") + NETWORK + MAIN + "vms:\n" + machines)
+    assert list(told(path)) == ["1 registry"]
+    path.write_text(share.replace(".41", ".40") + registry.replace(".61", ".60") + NETWORK + MAIN + "vms:\n" + machines)
+    assert load_site(path).registry is not None
