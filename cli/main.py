@@ -27,6 +27,7 @@ COMMANDS = {
     "lineage": "Which commit, data, parameters and environment made a model.",
     "reproduce": "Make a model again in a checkout of its own and compare.",
     "platform": "Prefect, MLflow, Postgres and a worker on the Kubernetes cluster of configs/site.yaml.",
+    "site": "The machines of configs/site.yaml: what differs from it, and making them so.",
     "rollback": "Give the champion's place back to the previous model.",
 }
 

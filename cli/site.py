@@ -1,0 +1,112 @@
+"""``mlops site``: the machines of configs/site.yaml."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from configs.site import Site
+    from infra.site.engine import Outcome
+    from infra.site.step import Step
+
+site = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+MachineOption = Annotated[list[str] | None, typer.Option("--machine", help="Only this machine; may be given again.")]
+StepOption = Annotated[list[str] | None, typer.Option("--step", help="Only this step; may be given again.")]
+
+
+@site.command()
+def plan(machine: MachineOption = None, step: StepOption = None) -> None:
+    """What `apply` would change on which machine, and why; changes no machine. Exit 2 if something differs."""
+    from cli.console import console
+    from cli.site_table import print_changes
+    from infra.site.engine import State
+
+    outcomes = _run(machine, step, apply=False)
+    print_changes(outcomes)
+    _end(outcomes)
+    differing = sum(outcome.state is State.DIFFERS for outcome in outcomes.values())
+    console.print(f"\n{differing} steps differ: mlops site apply" if differing else "\nNothing differs.")
+    raise typer.Exit(2 if differing else 0)
+
+
+@site.command()
+def apply(machine: MachineOption = None, step: StepOption = None) -> None:
+    """Make the machines what configs/site.yaml says; what fits already is left alone."""
+    from cli.console import console
+    from infra.site.engine import State
+
+    outcomes = _run(machine, step, apply=True)
+    _end(outcomes)
+    changed = sum(outcome.state is State.CHANGED for outcome in outcomes.values())
+    console.print(f"\nThe site is as configs/site.yaml says: {changed} of {len(outcomes)} steps had something to do.")
+
+
+@site.command()
+def trust(
+    name: Annotated[str, typer.Argument(help="The machine, as configs/site.yaml names it.")],
+    fingerprint: Annotated[
+        str | None, typer.Option(help="What it must be, as SHA256:...; left out: you are shown it and asked.")
+    ] = None,
+) -> None:
+    """Pin the host key of a machine, after you have compared its fingerprint with the machine's own."""
+    from cli.console import console
+    from configs.home import home_folder
+    from configs.problems import Problem, UserError
+    from infra.machines.host_keys import fingerprint as fingerprint_of
+    from infra.machines.host_keys import offered_keys, pin
+    from infra.site.inventory import machines_of, site_folder
+
+    machines = machines_of(_site(), home_folder())
+    if name not in machines:
+        raise UserError(Problem(f"machine {name!r}", "is none of the site", f"one of {', '.join(machines)}"))
+    found = machines[name]
+    keys = {fingerprint_of(key): key for key in offered_keys(found.address, found.port)}
+    if fingerprint is not None and fingerprint not in keys:
+        what = f"shows none with {fingerprint}, but {', '.join(keys)}"
+        raise UserError(Problem(f"host key of {name}", what, "another machine may have its address: look at it"))
+    if fingerprint is None:
+        console.print(f"{name} at {found.address} shows these host keys:")
+        for shown, key in keys.items():
+            console.print(f"  {key.split()[0]:<20} {shown}", soft_wrap=True)
+        console.print("Compare with the machine's own: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub")
+        typer.confirm(f"Trust {name} by these?", abort=True)
+    trusted = list(keys.values()) if fingerprint is None else [keys[fingerprint]]
+    pin(site_folder(home_folder()), name, trusted)
+    console.print(f"{name} is trusted.")
+
+
+def _run(machines: list[str] | None, names: list[str] | None, *, apply: bool) -> dict[tuple[str, str], Outcome]:
+    from cli.site_table import live_site
+    from configs.home import home_folder
+    from infra.site.plan import select
+    from infra.site.session import run_site
+
+    described = _site()
+    steps: list[Step] = select(_steps(described), machines or [], names or [])
+    with live_site(steps) as table:
+        return run_site(described, Path.cwd(), home_folder(), table.report, apply=apply, steps=steps)
+
+
+def _steps(described: Site) -> list[Step]:
+    from configs.home import home_folder
+    from infra.site.plan import site_steps
+
+    return site_steps(described, Path.cwd(), home_folder())
+
+
+def _end(outcomes: dict[tuple[str, str], Outcome]) -> None:
+    from configs.problems import UserError
+    from infra.site.engine import problems_of
+
+    problems = problems_of(outcomes)
+    if problems:
+        raise UserError(problems)
+
+
+def _site() -> Site:
+    from configs.site import SITE_FILE, load_site
+
+    return load_site(SITE_FILE)

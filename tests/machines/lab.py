@@ -1,0 +1,238 @@
+"""Machines for tests: Debian with systemd, sshd and apt, each in a container of systemd-nspawn behind one bridge.
+
+They share this machine's kernel, and boot in a second. What apt installs comes from a folder in each machine, so no
+machine needs a network; a power cut is the kill of a machine's first process, and with it of all others.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+RELEASE = "bookworm"
+SYSTEM = ("systemd", "systemd-sysv", "libpam-systemd", "dbus", "openssh-server", "sudo", "ca-certificates")
+SYSTEM += ("iproute2", "procps", "apt-utils")
+OFFERED = ("samba", "smbclient", "docker-registry", "apache2-utils", "curl", "nftables", "cifs-utils", "containerd")
+BRIDGE, NETWORK = "mlops-lab", "10.98.0"
+_HOOK = """\
+set -e
+cp /etc/resolv.conf "$1/etc/resolv.conf"
+mkdir "$1/repo"
+chroot "$1" apt-get install -qq -y --no-install-recommends --download-only {packages}
+mv "$1"/var/cache/apt/archives/*.deb "$1/repo/"
+chroot "$1" sh -c 'cd /repo && apt-ftparchive packages . >Packages'
+rm -rf "$1"/etc/apt/sources.list.d/* "$1"/var/lib/apt/lists/* "$1"/etc/ssh/ssh_host_*
+echo 'deb [trusted=yes] file:///repo ./' >"$1/etc/apt/sources.list"
+# Their machine-id is made at the first boot; addresses are given from outside.
+: >"$1/etc/machine-id"
+ln -sf /dev/null "$1/etc/systemd/system/systemd-networkd.service"
+chroot "$1" useradd --create-home --shell /bin/bash admin
+echo 'admin ALL=(ALL) NOPASSWD: ALL' >"$1/etc/sudoers.d/admin"
+"""
+
+
+class LabError(Exception):
+    """A machine cannot be made or does not start."""
+
+
+def base_image() -> Path:
+    """Return the folder that all machines are clones of; made once for each version of its recipe, in about 20 s."""
+    recipe = "\n".join((RELEASE, *SYSTEM, *OFFERED, _HOOK))
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kubernetes-mlops" / "machines"
+    base = cache / hashlib.sha256(recipe.encode()).hexdigest()[:16]
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not base.exists():
+            draft = cache / "draft"
+            shutil.rmtree(draft, ignore_errors=True)
+            hook = _HOOK.format(packages=" ".join(OFFERED))
+            command = ["mmdebstrap", "--quiet", "--variant=minbase", "--mode=root", f"--include={','.join(SYSTEM)}"]
+            command += ["--aptopt=Apt::Install-Recommends false", "--skip=cleanup/apt", f"--customize-hook={hook}"]
+            _run(*command, RELEASE, str(draft), _mirror(), timeout=600)
+            draft.rename(base)
+    return base
+
+
+def _mirror() -> str:
+    """Return where this machine gets Debian from."""
+    asked = _run("apt-get", "indextargets", "--format", "$(REPO_URI) $(CODENAME) $(COMPONENT)", "Identifier: Packages")
+    rows = [line.split() for line in asked.splitlines()]
+    for row in rows:
+        if row[1:] == [RELEASE, "main"]:
+            return row[0]
+    return "http://deb.debian.org/debian"
+
+
+@dataclass
+class LabMachine:
+    """A machine; ``root`` is its disk as this machine sees it."""
+
+    name: str
+    address: str
+    folder: Path
+    key: Path
+    host_key: str = ""
+    _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+
+    @property
+    def root(self) -> Path:
+        return self.folder / "root"
+
+    @property
+    def console(self) -> str:
+        """What it printed while it booted."""
+        path = self.folder / "console"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def boot(self) -> None:
+        """Start it; returns at once, see :meth:`wait`."""
+        script = 'mount -t tmpfs tmpfs /run; exec systemd-nspawn "$@"'
+        spawn = ("--register=no", "--keep-unit", "--boot", "--quiet", "--console=pipe", f"--machine={self.name}")
+        spawn += ("--capability=CAP_NET_ADMIN", f"--directory={self.root}")
+        enter = ("nsenter", f"--net=/run/netns/{_space(self.name)}", "unshare", "--mount", "--propagation=private")
+        self._process = subprocess.Popen(
+            [*enter, "sh", "-c", script, "sh", *spawn],
+            stdin=subprocess.DEVNULL,
+            stdout=(self.folder / "console").open("ab"),
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def wait(self, timeout_s: float = 60) -> None:
+        """Wait until ``admin`` can log in."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            if self._process is None or self._process.poll() is not None:
+                break
+            options = ("-oBatchMode=yes", "-oConnectTimeout=5", "-oStrictHostKeyChecking=no", "-oLogLevel=ERROR")
+            ssh = ("ssh", "-F/dev/null", *options, "-oUserKnownHostsFile=/dev/null", "-i", str(self.key))
+            tried = subprocess.run([*ssh, f"admin@{self.address}", "true"], capture_output=True, check=False)
+            if tried.returncode == 0:
+                return
+            time.sleep(0.1)
+        raise LabError(f"{self.name} does not start:\n{self.console[-3000:]}")
+
+    def cut_power(self) -> None:
+        """End all of it at once, as a power cut does."""
+        if self._process is None:
+            return
+        for guest in _children(self._process.pid):
+            os.kill(guest, signal.SIGKILL)  # the first process of its namespace: the kernel ends all the others
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        self._process = None
+
+    def disconnect(self) -> None:
+        """Pull its network cable."""
+        _run("ip", "link", "set", _port(self.address), "down")
+
+    def connect(self) -> None:
+        """Plug its network cable in again."""
+        _run("ip", "link", "set", _port(self.address), "up")
+
+
+class Lab:
+    """A network of machines; ``key`` is the private key of their user ``admin``, who becomes root by sudo."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.key = folder / "key"
+        self.machines: dict[str, LabMachine] = {}
+        self._base = base_image()
+        folder.mkdir(parents=True, exist_ok=True)
+        _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key))
+
+    def add(self, *names: str) -> list[LabMachine]:
+        """Make machines, start them side by side, and wait until they answer."""
+        made = [self._make(name) for name in names]
+        for machine in made:
+            machine.boot()
+        for machine in made:
+            machine.wait()
+        return made
+
+    def close(self) -> None:
+        """End all machines, whatever state they are in."""
+        for machine in self.machines.values():
+            machine.cut_power()
+            subprocess.run(["umount", "--lazy", str(machine.root)], check=False, capture_output=True)
+            subprocess.run(["ip", "netns", "delete", _space(machine.name)], check=False, capture_output=True)
+        subprocess.run(["ip", "link", "delete", BRIDGE], check=False, capture_output=True)
+
+    def _make(self, name: str) -> LabMachine:
+        address = f"{NETWORK}.{len(self.machines) + 11}"
+        machine = self.machines[name] = LabMachine(name, address, self.folder / name, self.key)
+        upper, work = machine.folder / "upper", machine.folder / "work"
+        for made in (upper, work, machine.root):
+            made.mkdir(parents=True)
+        layers = f"lowerdir={self._base},upperdir={upper},workdir={work}"
+        _run("mount", "-t", "overlay", "overlay", "-o", layers, str(machine.root))
+        (machine.root / "etc/hostname").write_text(f"{name}\n")
+        (machine.root / "etc/hosts").write_text(f"127.0.0.1 localhost\n127.0.1.1 {name}\n")
+        _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(machine.root / "etc/ssh/ssh_host_ed25519_key"))
+        machine.host_key = (machine.root / "etc/ssh/ssh_host_ed25519_key.pub").read_text().strip()
+        ssh = machine.root / "home/admin/.ssh"
+        ssh.mkdir(mode=0o700)
+        shutil.copy(self.key.with_suffix(".pub"), ssh / "authorized_keys")
+        _run("chown", "-R", "--reference", str(ssh.parent), str(ssh))
+        self._plug_in(name, address)
+        return machine
+
+    def _plug_in(self, name: str, address: str) -> None:
+        if not Path("/sys/class/net", BRIDGE).exists():
+            _run("ip", "link", "add", BRIDGE, "type", "bridge")
+            _run("ip", "address", "add", f"{NETWORK}.1/24", "dev", BRIDGE)
+            _run("ip", "link", "set", BRIDGE, "up")
+        space, port = _space(name), _port(address)
+        _run("ip", "netns", "add", space)
+        _run("ip", "link", "add", "eth0", "netns", space, "type", "veth", "peer", "name", port)
+        _run("ip", "link", "set", port, "master", BRIDGE, "up")
+        _run("ip", "-n", space, "address", "add", f"{address}/24", "dev", "eth0")
+        for link in ("lo", "eth0"):
+            _run("ip", "-n", space, "link", "set", link, "up")
+
+
+@contextmanager
+def open_lab(folder: Path) -> Iterator[Lab]:
+    """Yield an empty lab; its machines end with the block."""
+    with Path("/run/lock/mlops-lab").open("w") as lock:
+        # One bridge and one network: a second run of these tests waits for the first.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lab = Lab(folder)
+        try:
+            yield lab
+        finally:
+            lab.close()
+
+
+def _space(name: str) -> str:
+    return f"mlops-lab-{name}"
+
+
+def _port(address: str) -> str:
+    return f"mlops-lab{address.rpartition('.')[2]}"
+
+
+def _children(pid: int) -> list[int]:
+    """Return the processes that ``pid`` has started itself."""
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _run(*command: str, timeout: float = 60) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+    if done.returncode:
+        raise LabError(f"{' '.join(command[:4])} ... failed:\n{(done.stdout + done.stderr)[-3000:]}")
+    return done.stdout
