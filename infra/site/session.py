@@ -7,7 +7,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from configs.site import Site
-from infra.machines.ssh import Login, Machine
+from infra.machines.ssh import Machine
+from infra.machines.trouble import Login
 from infra.site.engine import Key, Outcome, Report, run_steps
 from infra.site.inventory import SiteMachine, machines_of, site_folder
 from infra.site.lock import site_lock

@@ -1,0 +1,230 @@
+"""A machine that is reached by ssh: commands and files of root, over one connection that stays open.
+
+OpenSSH's client does it, with nobody's configuration but ours: keys only, and the host keys that were pinned for the
+machine's name, so that another address does not lose them and another machine at its address is not taken for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Self
+
+from configs.problems import Problem
+from infra.machines.commands import Command, File, Removal
+from infra.machines.exchange import Outcome, exchange
+from infra.machines.host_keys import host_key_error, known_hosts
+from infra.machines.trouble import (
+    ConnectionLost,
+    Login,
+    MachineError,
+    command_words,
+    connection_error,
+    last_lines,
+    not_root,
+)
+
+CONNECT_S = 10
+ALIVE_S, ALIVE_COUNT = 5, 5
+"""A machine that says nothing for their product is lost."""
+WRITE_S = 120
+_STAYS_S = 60
+_ABSENT = 44
+_HOST_KEY_WORDS = ("HOST IDENTIFICATION HAS CHANGED", "Host key verification failed", "host key is known")
+
+# The name appears with its content, mode and group, or not at all; what a killed run left is written over.
+_WRITE = """\
+set -e
+umask 022
+mkdir -p "$(dirname "$1")"
+umask 077
+draft="$1.mlops-new"
+rm -f "$draft"
+cat >"$draft"
+chgrp "$3" "$draft"
+chmod "$2" "$draft"
+sync "$draft"
+mv -fT "$draft" "$1"
+"""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command said."""
+
+    status: int
+    stdout: str = field(repr=False)
+    stderr: str = field(repr=False)
+
+
+class Machine:
+    """A machine; nothing is sent to it before its first command.
+
+    Args:
+        folder: the site's state folder, with the pinned host keys.
+    """
+
+    def __init__(self, login: Login, folder: Path) -> None:
+        self.login = login
+        self._folder = folder
+        # A socket's path has 104 characters at most: a checkout's own folder may be longer.
+        self._sockets = Path(tempfile.mkdtemp(prefix="mlops-ssh-"))
+        self._ssh = self._words()
+
+    def run(self, command: Command, *, on_line: Callable[[str], None] | None = None) -> Done:
+        """Run a command as root.
+
+        Args:
+            on_line: gets each line of its outputs as it comes.
+
+        Raises:
+            MachineError: it ended with a status that is not accepted, took too long, or was not allowed.
+            ConnectionLost: the machine cannot be reached, or was lost in the middle.
+        """
+        outcome = self._exchange(command.argv, command.stdin.encode(), command.timeout_s, on_line)
+        done = self._done(outcome, command.argv, command.timeout_s)
+        if done.status not in command.accepted:
+            said = last_lines(done.stdout + done.stderr)
+            what = f"`{command_words(command.argv)}` ended with {done.status}{said}"
+            raise MachineError(Problem(self.login.name, what, "mend what it says, and run it again"))
+        return done
+
+    def script(self, text: str, timeout_s: float = 120) -> Done:
+        """Run a shell script as root; it travels by standard input, so no process list shows it."""
+        return self.run(Command(("sh", "-s"), stdin=text, timeout_s=timeout_s))
+
+    def write(self, file: File) -> None:
+        """Write a file with its mode and group, whole or not at all; the folders above it are made."""
+        argv = ("sh", "-c", _WRITE, "sh", str(file.path), f"{file.mode:04o}", file.group)
+        done = self._done(self._exchange(argv, file.text.encode(), WRITE_S), argv, WRITE_S)
+        if done.status:
+            what = f"{file.path} cannot be written{last_lines(done.stdout + done.stderr)}"
+            raise MachineError(Problem(self.login.name, what, "mend what it says, and run it again"))
+
+    def remove(self, removal: Removal) -> None:
+        """Remove a file; that it is gone already is no error."""
+        self.run(Command(("rm", "-f", "--", str(removal.path))))
+
+    def read(self, path: PurePosixPath) -> bytes | None:
+        """Return what a file holds, None when it is not there."""
+        argv = ("sh", "-c", f'test -e "$1" || exit {_ABSENT}; exec cat -- "$1"', "sh", str(path))
+        outcome = self._exchange(argv, b"", WRITE_S)
+        done = self._done(outcome, argv, WRITE_S)
+        if done.status not in (0, _ABSENT):
+            what = f"{path} cannot be read{last_lines(done.stderr)}"
+            raise MachineError(Problem(self.login.name, what, "mend what it says, and run it again"))
+        return None if done.status else outcome.stdout
+
+    def wait_until_reachable(self, timeout_s: float, on_wait: Callable[[str], None] = lambda why: None) -> None:
+        """Wait until commands can be run; ``on_wait`` is told why not yet, about every second.
+
+        Raises:
+            MachineError: what does not pass by waiting, or the last reason when the time is up.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                self.run(Command(("true",), timeout_s=CONNECT_S))
+            except ConnectionLost as error:
+                if time.monotonic() > deadline:
+                    raise
+                on_wait(error.problems[0].what)
+                time.sleep(1)
+            else:
+                return
+
+    def close(self) -> None:
+        """End the connection."""
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            subprocess.run([*self._ssh, "-O", "exit", self.login.address], capture_output=True, timeout=5, check=False)
+        shutil.rmtree(self._sockets, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _words(self) -> tuple[str, ...]:
+        options = {
+            "BatchMode": "yes",
+            "PasswordAuthentication": "no",
+            "KbdInteractiveAuthentication": "no",
+            "IdentitiesOnly": "yes",
+            "StrictHostKeyChecking": "yes",
+            "UserKnownHostsFile": f'"{known_hosts(self._folder)}"',
+            "GlobalKnownHostsFile": "/dev/null",
+            "UpdateHostKeys": "no",
+            "HostKeyAlias": self.login.name,
+            "CheckHostIP": "no",
+            "ConnectTimeout": str(CONNECT_S),
+            "ServerAliveInterval": str(ALIVE_S),
+            "ServerAliveCountMax": str(ALIVE_COUNT),
+            "ControlMaster": "auto",
+            "ControlPath": f"{self._sockets}/%C",
+            "ControlPersist": str(_STAYS_S),
+            "ForwardAgent": "no",
+            "LogLevel": "ERROR",
+        }
+        given = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+        where = ("-p", str(self.login.port), "-l", self.login.user, "-i", str(self.login.key))
+        return ("ssh", "-F", "/dev/null", "-T", *given, *where)
+
+    def _exchange(
+        self,
+        argv: tuple[str, ...],
+        given: bytes,
+        timeout_s: float,
+        on_line: Callable[[str], None] | None = None,
+    ) -> Outcome:
+        root = () if self.login.user == "root" else ("sudo", "-n")
+        return exchange((*self._ssh, self.login.address), root, argv, given, timeout_s, on_line)
+
+    def _done(self, outcome: Outcome, argv: tuple[str, ...], timeout_s: float) -> Done:
+        if outcome.status is None:
+            raise self._trouble(outcome, argv, timeout_s)
+        if outcome.status == 124 and outcome.seconds >= timeout_s:
+            raise self._too_long(argv, timeout_s)
+        texts = (outcome.stdout.decode("utf-8", "replace"), outcome.stderr.decode("utf-8", "replace"))
+        return Done(outcome.status, *texts)
+
+    def _trouble(self, outcome: Outcome, argv: tuple[str, ...], timeout_s: float) -> MachineError:
+        if outcome.begun:
+            if outcome.seconds >= timeout_s:
+                return self._too_long(argv, timeout_s)
+            what = f"the connection was lost while `{command_words(argv)}` ran"
+            return ConnectionLost(Problem(self.login.name, what, "see whether the machine is up, and run it again"))
+        said = outcome.noise
+        if any(words in said for words in _HOST_KEY_WORDS):
+            return host_key_error(self._folder, self.login)
+        if outcome.ssh_status not in (255, None) or "sudo:" in said:
+            return not_root(self.login, said)
+        return connection_error(self.login, said)
+
+    def _too_long(self, argv: tuple[str, ...], timeout_s: float) -> MachineError:
+        what = f"`{command_words(argv)}` took more than {timeout_s:g} s and was ended"
+        return MachineError(Problem(self.login.name, what, "see what it waits for, and run it again"))
+
+
+def make_key(path: Path, comment: str) -> str:
+    """Return the public key of the private key at ``path``, which is made (0600) when it is not there."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        draft = path.with_name(f"{path.name}.{os.getpid()}")
+        for left in (draft, draft.with_name(f"{draft.name}.pub")):
+            left.unlink(missing_ok=True)
+        subprocess.run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(draft)], check=True, timeout=30
+        )
+        draft.with_name(f"{draft.name}.pub").replace(path.with_name(f"{path.name}.pub"))
+        draft.replace(path)
+    done = subprocess.run(["ssh-keygen", "-y", "-f", str(path)], capture_output=True, text=True, check=True, timeout=30)
+    return done.stdout.strip()

@@ -1,0 +1,101 @@
+"""What can go wrong between us and a machine, told to people. OpenSSH's words are those of 8.9 to 10."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from configs.problems import Problem, UserError
+
+LINES_SHOWN = 20
+_WORDS_SHOWN = 200
+
+
+@dataclass(frozen=True)
+class Login:
+    """How a machine is logged in to.
+
+    Attributes:
+        name: in the site; its host key is pinned by this name, so that another address by DHCP does not lose it.
+        user: root, or one whom sudo asks nothing.
+        key: the private key.
+    """
+
+    name: str
+    address: str
+    user: str
+    port: int
+    key: Path
+
+
+class MachineError(UserError):
+    """A machine did not do what it was asked to."""
+
+
+class ConnectionLost(MachineError, ConnectionError):  # noqa: N818 - says what happened
+    """A machine cannot be reached now, or was lost in the middle: worth another try."""
+
+
+def command_words(argv: Sequence[str]) -> str:
+    """Return a command as one short line."""
+    words = " ".join(shlex.join(argv).split())
+    return words if len(words) <= _WORDS_SHOWN else f"{words[:_WORDS_SHOWN]} ..."
+
+
+def last_lines(text: str) -> str:
+    """Return the last lines of an output, indented, with a line break before them; of none nothing."""
+    return "".join(f"\n   | {line}" for line in text.splitlines()[-LINES_SHOWN:])
+
+
+def connection_error(login: Login, said: str) -> MachineError:
+    """Return what ssh meant by its last words when it could not connect.
+
+    A host key that is not as pinned is told by :mod:`infra.machines.host_keys`.
+
+    Args:
+        said: ssh's standard error, in English.
+    """
+    place = f"{login.address}, port {login.port},"
+    passing = (
+        (
+            "Connection refused",
+            f"{place} refuses",
+            "start the machine's ssh server, or name its port: `ssh: {port: N}`",
+        ),
+        ("No route to host", f"{place} cannot be reached", "switch it on, and look at its address and cable"),
+        ("Network is unreachable", f"no network leads to {login.address}", "look at this machine's own network"),
+        ("timed out", f"{place} does not answer", "switch it on, and look at its address and firewall"),
+        ("Connection reset", f"{place} ended the connection", "try again: it may be starting or shutting down"),
+        ("Connection closed", f"{place} ended the connection", "try again: it may be starting or shutting down"),
+    )
+    lasting = (
+        ("UNPROTECTED PRIVATE KEY", f"others may read {login.key}", f"run `chmod 600 {login.key}`"),
+        (
+            "Permission denied",
+            f"does not let {login.user} in with {login.key}",
+            f"on the machine, add {login.key}.pub to ~{login.user}/.ssh/authorized_keys; a key with a passphrase "
+            "is added here by `ssh-add`",
+        ),
+        ("Could not resolve", f"{login.address} is no known name", "write the machine's address"),
+    )
+    for words, what, remedy in lasting:
+        if words in said:
+            return MachineError(Problem(login.name, what, remedy))
+    for words, what, remedy in passing:
+        if words in said:
+            return ConnectionLost(Problem(login.name, what, remedy))
+    told = said.strip().splitlines()
+    remedy = "see whether `ssh` gets there by hand"
+    return ConnectionLost(Problem(login.name, f"ssh cannot connect: {told[-1] if told else 'no reason'}", remedy))
+
+
+def not_root(login: Login, said: str) -> MachineError:
+    """Return that a login works and lets nobody become root, by what the machine ``said`` to that."""
+    told = said.strip().splitlines()
+    reason = told[-1] if told else "no reason given"
+    remedy = f"as root on the machine: `echo '{login.user} ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/mlops`"
+    if login.user == "root":
+        remedy = "give root a shell as /bin/sh or /bin/bash"
+    return MachineError(Problem(login.name, f"{login.user} cannot run commands as root: {reason}", remedy))
