@@ -28,7 +28,8 @@ def plan(machine: MachineOption = None, step: StepOption = None) -> None:
     print_changes(outcomes)
     _end(outcomes)
     differing = sum(outcome.state is State.DIFFERS for outcome in outcomes.values())
-    console.print(f"\n{differing} steps differ: mlops site apply" if differing else "\nNothing differs.")
+    told = f"{differing} of {len(outcomes)} steps differ: mlops site apply"
+    console.print(f"\n{told}" if differing else "\nNothing differs.")
     raise typer.Exit(2 if differing else 0)
 
 

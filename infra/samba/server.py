@@ -155,7 +155,7 @@ def render_files(server: Server) -> tuple[File, ...]:
     """Return what to write on the server: its configuration, and the sentinel in the share's root."""
     return (
         File(CONFIGURATION, render_configuration(server)),
-        File(server.path / SENTINEL, sentinel_text(server.share), 0o640),
+        File(server.path / SENTINEL, sentinel_text(server.share), 0o640, group=server.group),
     )
 
 

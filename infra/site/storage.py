@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from infra.machines.commands import Command
+from infra.samba.sentinel import SENTINEL
 from infra.samba.server import FOLDER_MODE, Server, render_files, setup_commands
 from infra.site.facts import Fact, Facts
 from infra.site.firewall import firewall_changes, firewall_facts, firewall_files
@@ -50,8 +51,9 @@ def storage_step(
         started = unit_changes(UNIT, facts, changed=bool(changed))
         # While smbd is down nobody can log in: that says nothing of the passwords.
         refused = [] if started else [user for user, login in logins.items() if not facts[login].ok]
+        said = "; ".join(dict.fromkeys(facts[logins[user]].text.strip() for user in refused))
         if reason or refused:
-            why = reason or f"{', '.join(refused)} cannot log in with the site's password"
+            why = reason or f"{', '.join(refused)} cannot log in with the site's password: {said}"
             yield Change("make group, accounts and folders of the share", why, setup)
         # After the folders: the sentinel lies in one of them.
         yield from changed
@@ -78,7 +80,7 @@ def _login(server: Server, user: str, password: str) -> Fact:
     """Ask smbd itself, as a client does: what it answers is also its health."""
     share = f"//127.0.0.1/{server.share}"
     return Fact(
-        ("smbclient", share, "--authentication-file=/dev/stdin", "--command=stat .mlops-share"),
+        ("smbclient", share, "--authentication-file=/dev/stdin", f"--command=get {SENTINEL} /dev/null"),
         stdin=f"username={user}\npassword={password}\n",
     )
 

@@ -22,7 +22,7 @@ RELEASE = "bookworm"
 SYSTEM = ("systemd", "systemd-sysv", "libpam-systemd", "dbus", "openssh-server", "sudo", "ca-certificates")
 SYSTEM += ("iproute2", "procps", "apt-utils")
 OFFERED = ("samba", "smbclient", "docker-registry", "apache2-utils", "curl", "nftables", "cifs-utils", "containerd")
-BRIDGE, NETWORK = "mlops-lab", "10.98.0"
+BRIDGE, NETWORK = "mlops-lab", "10.77.0"
 _HOOK = """\
 set -e
 cp /etc/resolv.conf "$1/etc/resolv.conf"

@@ -1,0 +1,62 @@
+"""A site of laboratory machines: its file, its state folder, its host keys pinned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lab import NETWORK, Lab
+
+from configs.site import Site, load_site
+from infra.machines.host_keys import pin
+from infra.site.engine import Key, Outcome, State
+from infra.site.inventory import site_folder
+from infra.site.session import run_site
+from infra.site.step import Step
+
+FILE = """\
+storage:
+  kind: smb
+  url: smb://alice@{storage}/sambashare/dvc
+  password: {{file: .mlops/share-password}}
+registry:
+  address: {registry}:5000
+  ca: .mlops/site/authority/ca.crt
+  user: mlops
+  password: {{file: .mlops/registry-password}}
+network: {{cidr: {network}.0/24, gateway: {network}.1}}
+hosts:
+  storage: {{address: {storage}, roles: [storage], ssh: {{user: admin, key: {key}}}}}
+  registry: {{address: {registry}, roles: [registry], ssh: {{user: admin, key: {key}}}}}
+"""
+
+
+class LabSite:
+    """Machines ``storage`` and ``registry`` of a lab, and the checkout ``root`` whose site they are."""
+
+    def __init__(self, lab: Lab, root: Path) -> None:
+        self.root = root
+        self.home = root / ".mlops"
+        self.machines = dict(zip(("storage", "registry"), lab.add("storage", "registry"), strict=True))
+        text = FILE.format(
+            storage=self.machines["storage"].address,
+            registry=self.machines["registry"].address,
+            network=NETWORK,
+            key=lab.key,
+        )
+        (root / "configs").mkdir(parents=True)
+        self.file = root / "configs/site.yaml"
+        self.file.write_text(text)
+        for name, machine in self.machines.items():
+            pin(site_folder(self.home), name, [machine.host_key])
+        self.told: list[str] = []
+
+    @property
+    def site(self) -> Site:
+        return load_site(self.file)
+
+    def run(self, *, apply: bool, steps: list[Step] | None = None) -> dict[Key, Outcome]:
+        """Run the whole site, or some steps; what is told of them is kept in ``told``."""
+        return run_site(self.site, self.root, self.home, self.hear, apply=apply, steps=steps)
+
+    def hear(self, step: Step, state: State, detail: str) -> None:
+        self.told.append(f"{step.machine}: {step.name}: {state} {detail}")
