@@ -13,6 +13,7 @@ from infra.samba.client import Mount
 from infra.samba.server import Server
 from infra.site.authority import Authority
 from infra.site.base import base_step
+from infra.site.health import health_step
 from infra.site.inventory import SiteMachine, holder, machines_of, site_folder
 from infra.site.mounts import mount_step
 from infra.site.passwords import find_or_make_password
@@ -45,7 +46,11 @@ def site_steps(site: Site, root: Path, home: Path) -> list[Step]:
     if registry is not None and site.registry is not None:
         server = _registry_server(site, site.registry, registry, root, home)
         steps.append(registry_step(registry.name, server, ((registry.name, "base"),)))
-    return steps
+    # Last, so that what a step has just started is seen as well.
+    return steps + [
+        health_step(name, tuple((step.machine, step.name) for step in steps if step.machine == name))
+        for name in machines
+    ]
 
 
 def select(steps: Sequence[Step], machines: Sequence[str], names: Sequence[str]) -> list[Step]:

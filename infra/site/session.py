@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from configs.site import Site
+from configs.problems import Problem
+from configs.site import SITE_FILE, Site
+from infra.machines.search import find_moved
 from infra.machines.ssh import Machine
-from infra.machines.trouble import Login
+from infra.machines.trouble import ConnectionLost, Login
 from infra.site.engine import Key, Outcome, Report, run_steps
 from infra.site.inventory import SiteMachine, machines_of, site_folder
 from infra.site.lock import site_lock
@@ -55,4 +58,21 @@ def run_site(
         if apply:
             stack.enter_context(site_lock(folder))
         machines = stack.enter_context(reached(machines_of(site, home), folder))
-        return run_steps(chosen, machines, report, apply=apply, only_repairs=only_repairs)
+        outcomes = run_steps(chosen, machines, report, apply=apply, only_repairs=only_repairs)
+    return _say_who_moved(outcomes, site, folder)
+
+
+def _say_who_moved(outcomes: dict[Key, Outcome], site: Site, folder: Path) -> dict[Key, Outcome]:
+    """Say of machines that could not be reached where they answer now, if they do."""
+    lost = {key[0] for key, item in outcomes.items() if isinstance(item.error, ConnectionLost)}
+    moved = find_moved(folder, lost, site.network.cidr) if lost and site.network else {}
+    for key, outcome in outcomes.items():
+        if isinstance(outcome.error, ConnectionLost) and key[0] in moved:
+            section = "hosts" if key[0] in site.hosts else "vms"
+            what = f"does not answer at its address, but at {moved[key[0]]}: by its host key it is the same machine"
+            remedy = (
+                f"write `address: {moved[key[0]]}` at {section}.{key[0]} in {SITE_FILE} and run `mlops site apply`, or "
+                "give the machine its address back; let the DHCP server reserve it"
+            )
+            outcomes[key] = replace(outcome, error=ConnectionLost(Problem(key[0], what, remedy)))
+    return outcomes
