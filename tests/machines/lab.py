@@ -6,9 +6,11 @@ machine needs a network; a power cut is the kill of a machine's first process, a
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -22,7 +24,9 @@ RELEASE = "bookworm"
 SYSTEM = ("systemd", "systemd-sysv", "libpam-systemd", "dbus", "openssh-server", "sudo", "ca-certificates")
 SYSTEM += ("iproute2", "procps", "apt-utils")
 OFFERED = ("samba", "smbclient", "docker-registry", "apache2-utils", "curl", "nftables", "cifs-utils", "containerd")
-BRIDGE, NETWORK = "mlops-lab", "10.77.0"
+SLOTS = 8
+_OPTIONS = ("-oBatchMode=yes", "-oConnectTimeout=5", "-oStrictHostKeyChecking=no", "-oLogLevel=ERROR")
+_OPTIONS += ("-oUserKnownHostsFile=/dev/null",)
 _HOOK = """\
 set -e
 cp /etc/resolv.conf "$1/etc/resolv.conf"
@@ -99,7 +103,7 @@ class LabMachine:
         script = 'mount -t tmpfs tmpfs /run; exec systemd-nspawn "$@"'
         spawn = ("--register=no", "--keep-unit", "--boot", "--quiet", "--console=pipe", f"--machine={self.name}")
         spawn += ("--capability=CAP_NET_ADMIN", f"--directory={self.root}")
-        enter = ("nsenter", f"--net=/run/netns/{_space(self.name)}", "unshare", "--mount", "--propagation=private")
+        enter = ("nsenter", f"--net=/run/netns/{_port(self.address)}", "unshare", "--mount", "--propagation=private")
         self._process = subprocess.Popen(
             [*enter, "sh", "-c", script, "sh", *spawn],
             stdin=subprocess.DEVNULL,
@@ -114,10 +118,8 @@ class LabMachine:
         while time.monotonic() < deadline:
             if self._process is None or self._process.poll() is not None:
                 break
-            options = ("-oBatchMode=yes", "-oConnectTimeout=5", "-oStrictHostKeyChecking=no", "-oLogLevel=ERROR")
-            ssh = ("ssh", "-F/dev/null", *options, "-oUserKnownHostsFile=/dev/null", "-i", str(self.key))
-            tried = subprocess.run([*ssh, f"admin@{self.address}", "true"], capture_output=True, check=False)
-            if tried.returncode == 0:
+            with contextlib.suppress(LabError):
+                self.run("true")
                 return
             time.sleep(0.1)
         raise LabError(f"{self.name} does not start:\n{self.console[-3000:]}")
@@ -143,12 +145,23 @@ class LabMachine:
         """Plug its network cable in again."""
         _run("ip", "link", "set", _port(self.address), "up")
 
+    def ip(self, *words: str) -> None:
+        """Change its network: ``ip ...`` there."""
+        _run("ip", "-n", _port(self.address), *words)
+
+    def run(self, *command: str) -> str:
+        """Run a command as root there, past ssh and the code under test; returns its output."""
+        ssh = ("ssh", "-F/dev/null", *_OPTIONS, "-i", str(self.key), f"admin@{self.address}")
+        return _run(*ssh, "sudo", shlex.join(command))
+
 
 class Lab:
     """A network of machines; ``key`` is the private key of their user ``admin``, who becomes root by sudo."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, slot: int) -> None:
         self.folder = folder
+        self.network = f"10.77.{slot}"
+        self.bridge = f"mlops-lab{slot}"
         self.key = folder / "key"
         self.machines: dict[str, LabMachine] = {}
         self._base = base_image()
@@ -169,11 +182,11 @@ class Lab:
         for machine in self.machines.values():
             machine.cut_power()
             subprocess.run(["umount", "--lazy", str(machine.root)], check=False, capture_output=True)
-            subprocess.run(["ip", "netns", "delete", _space(machine.name)], check=False, capture_output=True)
-        subprocess.run(["ip", "link", "delete", BRIDGE], check=False, capture_output=True)
+            subprocess.run(["ip", "netns", "delete", _port(machine.address)], check=False, capture_output=True)
+        subprocess.run(["ip", "link", "delete", self.bridge], check=False, capture_output=True)
 
     def _make(self, name: str) -> LabMachine:
-        address = f"{NETWORK}.{len(self.machines) + 11}"
+        address = f"{self.network}.{len(self.machines) + 11}"
         machine = self.machines[name] = LabMachine(name, address, self.folder / name, self.key)
         upper, work = machine.folder / "upper", machine.folder / "work"
         for made in (upper, work, machine.root):
@@ -188,18 +201,18 @@ class Lab:
         ssh.mkdir(mode=0o700)
         shutil.copy(self.key.with_suffix(".pub"), ssh / "authorized_keys")
         _run("chown", "-R", "--reference", str(ssh.parent), str(ssh))
-        self._plug_in(name, address)
+        self._plug_in(address)
         return machine
 
-    def _plug_in(self, name: str, address: str) -> None:
-        if not Path("/sys/class/net", BRIDGE).exists():
-            _run("ip", "link", "add", BRIDGE, "type", "bridge")
-            _run("ip", "address", "add", f"{NETWORK}.1/24", "dev", BRIDGE)
-            _run("ip", "link", "set", BRIDGE, "up")
-        space, port = _space(name), _port(address)
+    def _plug_in(self, address: str) -> None:
+        if not Path("/sys/class/net", self.bridge).exists():
+            _run("ip", "link", "add", self.bridge, "type", "bridge")
+            _run("ip", "address", "add", f"{self.network}.1/24", "dev", self.bridge)
+            _run("ip", "link", "set", self.bridge, "up")
+        space = port = _port(address)
         _run("ip", "netns", "add", space)
         _run("ip", "link", "add", "eth0", "netns", space, "type", "veth", "peer", "name", port)
-        _run("ip", "link", "set", port, "master", BRIDGE, "up")
+        _run("ip", "link", "set", port, "master", self.bridge, "up")
         _run("ip", "-n", space, "address", "add", f"{address}/24", "dev", "eth0")
         for link in ("lo", "eth0"):
             _run("ip", "-n", space, "link", "set", link, "up")
@@ -208,22 +221,25 @@ class Lab:
 @contextmanager
 def open_lab(folder: Path) -> Iterator[Lab]:
     """Yield an empty lab; its machines end with the block."""
-    with Path("/run/lock/mlops-lab").open("w") as lock:
-        # One bridge and one network: a second run of these tests waits for the first.
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        lab = Lab(folder)
-        try:
-            yield lab
-        finally:
-            lab.close()
-
-
-def _space(name: str) -> str:
-    return f"mlops-lab-{name}"
+    for slot in range(SLOTS):
+        # A network of its own for each process that tests.
+        with Path(f"/run/lock/mlops-lab{slot}").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            lab = Lab(folder, slot)
+            try:
+                yield lab
+            finally:
+                lab.close()
+            return
+    raise LabError(f"all {SLOTS} networks for tests are in use")
 
 
 def _port(address: str) -> str:
-    return f"mlops-lab{address.rpartition('.')[2]}"
+    """Return the name of a machine's end at the bridge, and of its network namespace."""
+    return f"mlopslab{'-'.join(address.split('.')[2:])}"
 
 
 def _children(pid: int) -> list[int]:

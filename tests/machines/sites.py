@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lab import NETWORK, Lab
+from lab import Lab
 
 from configs.site import Site, load_site
 from infra.machines.host_keys import pin
@@ -40,7 +40,7 @@ class LabSite:
         text = FILE.format(
             storage=self.machines["storage"].address,
             registry=self.machines["registry"].address,
-            network=NETWORK,
+            network=lab.network,
             key=lab.key,
         )
         (root / "configs").mkdir(parents=True)

@@ -1,0 +1,148 @@
+"""The ssh layer on a real machine: what comes back, what goes wrong, and what is never seen."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import pytest
+from lab import Lab, LabMachine
+
+from infra.machines.commands import Command, File, Removal
+from infra.machines.host_keys import fingerprint, offered_keys, pin
+from infra.machines.ssh import Machine
+from infra.machines.trouble import ConnectionLost, Login, MachineError
+
+pytestmark = pytest.mark.machine
+
+
+@pytest.fixture(scope="module")
+def there(lab: Lab) -> LabMachine:
+    return lab.add("desk")[0]
+
+
+@pytest.fixture
+def machine(there: LabMachine, tmp_path: Path) -> Iterator[Machine]:
+    pin(tmp_path, "desk", [there.host_key])
+    with Machine(login(there), tmp_path) as opened:
+        yield opened
+
+
+def login(there: LabMachine, **changed: object) -> Login:
+    values = {"name": "desk", "address": there.address, "user": "admin", "port": 22, "key": there.key}
+    return Login(**{**values, **changed})  # type: ignore[arg-type]
+
+
+def test_a_command_runs_as_root_and_its_outputs_and_status_come_back(machine: Machine) -> None:
+    lines: list[str] = []
+    done = machine.run(
+        Command(("sh", "-c", 'id -u; echo "a  b" >&2; cat; exit 255'), stdin="given\n", accepted=frozenset({255})),
+        on_line=lines.append,
+    )
+    assert (done.status, done.stdout, done.stderr) == (255, "0\ngiven\n", "a  b\n")
+    assert sorted(lines) == ["0", "a  b", "given"]
+
+
+def test_a_failed_command_is_told_with_its_last_words_and_never_its_input(machine: Machine) -> None:
+    with pytest.raises(MachineError) as caught:
+        machine.run(Command(("sh", "-c", "cat >/dev/null; echo no such thing >&2; exit 3"), stdin="s3cret"))
+    assert "ended with 3" in str(caught.value)
+    assert "no such thing" in str(caught.value)
+    assert str(caught.value).startswith("desk: ")
+    assert "s3cret" not in str(caught.value)
+
+
+def test_files_are_written_whole_with_mode_and_group(machine: Machine, there: LabMachine) -> None:
+    path = PurePosixPath("/etc/of ours/a file")
+    text = "ä\n" * 500_000
+    machine.write(File(path, text, 0o640, secret=True, group="adm"))
+    assert there.run("stat", "-c", "%a %U %G", str(path)).split() == ["640", "root", "adm"]
+    assert there.run("sha256sum", str(path)).split()[0] == hashlib.sha256(text.encode()).hexdigest()
+    assert machine.read(path) == text.encode()
+    assert there.run("ls", "/etc/of ours").strip() == "a file"
+    machine.remove(Removal(path))
+    machine.remove(Removal(path))
+    assert machine.read(path) is None
+
+
+def test_what_is_given_is_on_no_command_line(machine: Machine, there: LabMachine) -> None:
+    secret = "canary-5f1d"
+    running = threading.Thread(target=machine.run, args=(Command(("sh", "-c", "cat; sleep 2"), stdin=secret),))
+    running.start()
+    time.sleep(0.7)
+    seen = there.run("sh", "-c", "cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ | tr '\\0' ' '")
+    here = b"".join(path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline"))
+    running.join()
+    assert "sleep 2" in seen
+    assert secret not in seen
+    assert secret.encode() not in here
+
+
+def test_a_command_that_takes_too_long_is_ended_there_too(machine: Machine, there: LabMachine) -> None:
+    with pytest.raises(MachineError, match=r"took more than 1 s"):
+        machine.run(Command(("sleep", "4711"), timeout_s=1))
+    assert "sleep 4711" not in there.run("ps", "ax")
+
+
+def test_host_keys_are_pinned_by_name(there: LabMachine, tmp_path: Path) -> None:
+    shown = fingerprint(offered_keys(there.address, 22)[0])
+    with Machine(login(there), tmp_path) as machine:
+        with pytest.raises(MachineError) as unknown:
+            machine.run(Command(("true",)))
+        assert shown in str(unknown.value)
+        assert "mlops site trust desk" in str(unknown.value)
+        other = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl"
+        pin(tmp_path, "desk", [other])
+        with pytest.raises(MachineError) as changed:
+            machine.run(Command(("true",)))
+        assert shown in str(changed.value)
+        assert fingerprint(other) in str(changed.value)
+        pin(tmp_path, "desk", [there.host_key])
+        assert machine.run(Command(("true",))).status == 0
+
+
+@pytest.mark.parametrize(
+    ("changed", "said", "remedy"),
+    [
+        ({"user": "nobody"}, "does not let nobody in", "authorized_keys"),
+        ({"port": 4}, "port 4, refuses", "`ssh: {port: N}`"),
+        ({"key": Path("/nowhere/key")}, "does not let admin in with /nowhere/key", "authorized_keys"),
+    ],
+)
+def test_what_keeps_us_out_is_one_sentence_and_a_remedy(
+    there: LabMachine, tmp_path: Path, changed: dict[str, object], said: str, remedy: str
+) -> None:
+    pin(tmp_path, "desk", [there.host_key])
+    with Machine(login(there, **changed), tmp_path) as machine, pytest.raises(MachineError) as caught:
+        machine.run(Command(("true",)))
+    assert said in caught.value.problems[0].what
+    assert remedy in caught.value.problems[0].remedy
+
+
+def test_who_may_not_become_root_is_told(there: LabMachine, tmp_path: Path) -> None:
+    there.run("useradd", "--create-home", "guest")
+    there.run("cp", "-r", "/home/admin/.ssh", "/home/guest/.ssh")
+    there.run("chown", "-R", "guest:", "/home/guest/.ssh")
+    pin(tmp_path, "desk", [there.host_key])
+    with Machine(login(there, user="guest"), tmp_path) as machine, pytest.raises(MachineError) as caught:
+        machine.run(Command(("true",)))
+    assert "guest cannot run commands as root" in str(caught.value)
+    assert "sudoers" in caught.value.problems[0].remedy
+
+
+def test_a_power_cut_ends_a_command_and_the_machine_is_waited_for(machine: Machine, there: LabMachine) -> None:
+    cut = threading.Timer(0.5, there.cut_power)
+    cut.start()
+    with pytest.raises(ConnectionLost, match="was lost while `sleep 60` ran"):
+        machine.run(Command(("sleep", "60")))
+    cut.join()
+    with pytest.raises(ConnectionLost, match="refuses"):
+        machine.run(Command(("true",)))
+    there.boot()
+    reasons: list[str] = []
+    machine.wait_until_reachable(60, reasons.append)
+    assert reasons
+    assert machine.run(Command(("id", "-u"))).stdout == "0\n"
