@@ -111,8 +111,12 @@ def registry_step(machine: str, server: RegistryServer, after: tuple[tuple[str, 
 
     def changes(facts: Facts) -> Iterator[Change]:
         yield from package_changes(PACKAGES, facts)
-        changed = [change for file in files for change in file_changes(file, facts, restarts=(UNIT,))]
-        yield from changed
+        changed: dict[str, list[Change]] = {}
+        for file in files:
+            unit = _reader(file)
+            found = file_changes(file, facts, restarts=(unit,) if unit else ())
+            changed.setdefault(unit, []).extend(found)
+            yield from found
         why = ""
         if not facts[login].ok:
             why = f"{server.user} has another password there, or none"
@@ -122,10 +126,10 @@ def registry_step(machine: str, server: RegistryServer, after: tuple[tuple[str, 
             why = "others can log in as well"
         if why:
             yield Change(f"give {server.user} the site's password", why, _login_commands(server))
-        started = unit_changes(UNIT, facts, changed=bool(changed) or bool(why))
+        started = unit_changes(UNIT, facts, changed=bool(changed[UNIT]) or bool(why))
         yield from started
         for timer in TIMERS:
-            yield from unit_changes(timer, facts, changed=any(timer.split(".")[0] in item.what for item in changed))
+            yield from unit_changes(timer, facts, changed=bool(changed[timer]))
         if not started and not facts[answers].ok:
             restart = Command(("systemctl", "restart", UNIT))
             yield Change(f"restart {UNIT}", f"does not answer: {facts[answers].text.strip()}", (restart, _WAIT))
@@ -143,6 +147,13 @@ def registry_step(machine: str, server: RegistryServer, after: tuple[tuple[str, 
         *firewall_facts("registry", firewall),
     )
     return Step("registry", machine, facts, changes, after)
+
+
+def _reader(file: File) -> str:
+    """Return the unit that reads a file when it starts; none reads the script before each of its runs."""
+    if file.path.name.startswith("mlops-registry-"):
+        return f"{file.path.stem}.timer" if file.path.suffix else ""
+    return UNIT
 
 
 _WAIT = Command(("sh", "-c", "for i in 1 2 3 4 5; do systemctl is-active -q docker-registry && break; sleep 1; done"))

@@ -182,7 +182,7 @@ class Lab:
         for machine in self.machines.values():
             machine.cut_power()
             subprocess.run(["umount", "--lazy", str(machine.root)], check=False, capture_output=True)
-            subprocess.run(["ip", "netns", "delete", _port(machine.address)], check=False, capture_output=True)
+            _unplug(machine.address)
         subprocess.run(["ip", "link", "delete", self.bridge], check=False, capture_output=True)
 
     def _make(self, name: str) -> LabMachine:
@@ -210,6 +210,7 @@ class Lab:
             _run("ip", "address", "add", f"{self.network}.1/24", "dev", self.bridge)
             _run("ip", "link", "set", self.bridge, "up")
         space = port = _port(address)
+        _unplug(address)  # what a killed run of these tests left
         _run("ip", "netns", "add", space)
         _run("ip", "link", "add", "eth0", "netns", space, "type", "veth", "peer", "name", port)
         _run("ip", "link", "set", port, "master", self.bridge, "up")
@@ -240,6 +241,12 @@ def open_lab(folder: Path) -> Iterator[Lab]:
 def _port(address: str) -> str:
     """Return the name of a machine's end at the bridge, and of its network namespace."""
     return f"mlopslab{'-'.join(address.split('.')[2:])}"
+
+
+def _unplug(address: str) -> None:
+    # The link first: with its namespace it would go as well, but some time later.
+    subprocess.run(["ip", "link", "delete", _port(address)], check=False, capture_output=True)
+    subprocess.run(["ip", "netns", "delete", _port(address)], check=False, capture_output=True)
 
 
 def _children(pid: int) -> list[int]:
