@@ -1,0 +1,150 @@
+"""The engine, on machines that are folders here: order, rounds, failures, repairs."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from configs.problems import Problem, UserError
+from infra.machines.commands import Command, File, Removal
+from infra.site.engine import Outcome, State, problems_of, run_steps
+from infra.site.facts import Fact, Facts
+from infra.site.report import site_markdown
+from infra.site.step import Change, Relay, Step
+
+
+@dataclass(frozen=True)
+class Said:
+    status: int
+    stdout: str
+
+
+class Folder:
+    """A machine that is a folder: commands run in it."""
+
+    def __init__(self, path: Path) -> None:
+        path.mkdir()
+        self.path = path
+
+    def run(self, command: Command, *, on_line: Callable[[str], None] | None = None) -> Said:
+        done = subprocess.run(
+            command.argv, cwd=self.path, input=command.stdin, text=True, capture_output=True, check=False
+        )
+        if done.returncode not in command.accepted:
+            raise UserError(Problem(self.path.name, f"`{command.argv[0]}` failed"))
+        return Said(done.returncode, done.stdout)
+
+    def script(self, text: str, timeout_s: float) -> Said:
+        return self.run(Command(("sh", "-s"), stdin=text))
+
+    def write(self, file: File) -> None:
+        (self.path / file.path).write_text(file.text)
+
+    def remove(self, removal: Removal) -> None:
+        (self.path / removal.path).unlink(missing_ok=True)
+
+
+@pytest.fixture
+def machines(tmp_path: Path) -> dict[str, Folder]:
+    return {name: Folder(tmp_path / name) for name in ("a", "b")}
+
+
+def touch(machine: str, name: str, *after: tuple[str, str], does: tuple[str, ...] = (), **more: bool) -> Step:
+    """A step that wants a file of its own name."""
+    fact = Fact(("test", "-e", name))
+
+    def changes(facts: Facts) -> Iterator[Change]:
+        if not facts[fact].ok:
+            yield Change(f"touch {name}", "is not there", (Command(does or ("touch", name)),))
+
+    return Step(name, machine, (fact,), changes, after, **more)
+
+
+def run(steps: list[Step], machines: dict[str, Folder], **how: bool) -> dict[tuple[str, str], Outcome]:
+    return run_steps(steps, machines, lambda step, state, detail: None, **{"apply": True, **how})
+
+
+def test_what_differs_is_changed_once(machines: dict[str, Folder]) -> None:
+    steps = [touch("a", "one"), touch("b", "two", ("a", "one"))]
+    assert {item.state for item in run(steps, machines, apply=False).values()} == {State.DIFFERS}
+    assert list(machines["a"].path.iterdir()) == []
+    assert {item.state for item in run(steps, machines).values()} == {State.CHANGED}
+    assert {item.state for item in run(steps, machines).values()} == {State.FITS}
+
+
+def test_a_step_waits_for_those_before_it_and_for_no_others(machines: dict[str, Folder]) -> None:
+    # Each of the two waits for the other's file: they end only if they run side by side.
+    wait = "for i in $(seq 100); do [ -e {0} ] && exec touch {1}; sleep 0.05; done; exit 1"
+    a, b = (str(machine.path) for machine in machines.values())
+    steps = [
+        touch("a", "left", does=("sh", "-c", "touch here; " + wait.format(f"{b}/here", "left"))),
+        touch("b", "right", does=("sh", "-c", "touch here; " + wait.format(f"{a}/here", "right"))),
+        touch("a", "last", ("a", "left"), ("b", "right"), does=("sh", "-c", f"test -e {b}/right && touch last")),
+    ]
+    outcomes = run(steps, machines)
+    assert {item.state for item in outcomes.values()} == {State.CHANGED}
+    assert outcomes["a", "last"].began >= max(outcomes["a", "left"].ended, outcomes["b", "right"].ended)
+
+
+def test_a_failed_step_stops_those_after_it_only(machines: dict[str, Folder]) -> None:
+    steps = [touch("a", "bad", does=("false",)), touch("a", "next", ("a", "bad")), touch("b", "other")]
+    outcomes = run([*steps, touch("b", "end", ("a", "next"))], machines)
+    assert [item.state for item in outcomes.values()] == [State.FAILED, State.LEFT_OUT, State.CHANGED, State.LEFT_OUT]
+    assert [str(problem) for problem in problems_of(outcomes)] == ["a: `false` failed"]
+    assert "| a | ✗ failed" in site_markdown(outcomes)
+
+
+def test_what_stays_different_after_it_was_done_is_a_failure(machines: dict[str, Folder]) -> None:
+    outcome = run([touch("a", "never", does=("true",))], machines)["a", "never"]
+    assert outcome.state is State.FAILED
+    assert "was done, yet is not there: touch never" in str(outcome.error)
+
+
+def test_facts_that_mean_something_only_later_take_another_round(machines: dict[str, Folder]) -> None:
+    first, second = Fact(("test", "-e", "first")), Fact(("test", "-e", "second"))
+
+    def changes(facts: Facts) -> Iterator[Change]:
+        if not facts[first].ok:
+            yield Change("first", "is not there", (Command(("touch", "first")),))
+        elif not facts[second].ok:
+            yield Change("second", "is not there", (Command(("touch", "second")),))
+
+    outcome = run([Step("both", "a", (first, second), changes)], machines)["a", "both"]
+    assert [change.what for change in outcome.changes] == ["first", "second"]
+
+
+def test_what_is_left_to_people_is_told_and_nothing_of_its_step_is_done(machines: dict[str, Folder]) -> None:
+    fact = Fact(("true",))
+    done = Change("touch x", "because", (Command(("touch", "x")),))
+    risky = Change("format the disk", "is full", by_hand="look at it first")
+    outcome = run([Step("disk", "a", (fact,), lambda facts: [done, risky])], machines)["a", "disk"]
+    assert outcome.state is State.FAILED
+    assert "look at it first" in str(outcome.error)
+    assert not (machines["a"].path / "x").exists()
+
+
+def test_a_check_mends_only_what_may_be_mended_without_a_person(machines: dict[str, Folder]) -> None:
+    steps = [touch("a", "safe"), touch("a", "risky", repairable=False)]
+    outcomes = run(steps, machines, only_repairs=True)
+    assert [item.state for item in outcomes.values()] == [State.CHANGED, State.DIFFERS]
+
+
+def test_what_one_machine_says_is_handed_to_another(machines: dict[str, Folder]) -> None:
+    fact = Fact(("test", "-e", "token"))
+    relay = Relay("b", Command(("printf", "s3cret")), lambda said: (Command(("tee", "token"), stdin=said),))
+    told: list[str] = []
+    lock = threading.Lock()
+
+    def hear(step: Step, state: State, detail: str) -> None:
+        with lock:
+            told.append(detail)
+
+    step = Step("join", "a", (fact,), lambda facts: [] if facts[fact].ok else [Change("join", "is alone", (relay,))])
+    run_steps([step], machines, hear, apply=True)
+    assert (machines["a"].path / "token").read_text() == "s3cret"
+    assert "s3cret" not in "".join(told)

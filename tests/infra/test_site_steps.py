@@ -1,0 +1,201 @@
+"""Steps as pure functions: readings of a machine in, changes out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+
+import pytest
+
+from infra.machines.commands import Command, File, Removal
+from infra.samba.client import Mount
+from infra.site.base import BEGIN, END, base_step, hosts_text
+from infra.site.facts import Fact, Reading, facts_script, read_answers
+from infra.site.health import health_step
+from infra.site.mounts import mount_step
+from infra.site.reading import file_changes, file_fact, package_changes, packages_fact, unit_changes, unit_fact
+from infra.site.step import Change, Step
+
+RUNS = "LoadState=loaded\nUnitFileState=enabled\nActiveState=active\nNeedDaemonReload=no\nMarked=1\n"
+FILE = File(PurePosixPath("/etc/a"), "one\ntwo\n")
+SECRET = File(PurePosixPath("/etc/b"), "hidden\n", 0o600, secret=True)
+
+
+def as_read(file: File, text: str | None = None, head: str | None = None) -> Reading:
+    text = file.text if text is None else text
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    shown = "" if file.secret else text
+    return Reading(0, f"{head or f'{file.mode:o} {file.group}'}\n{digest}  -\n{shown}")
+
+
+def changes(step: Step, known: Mapping[Fact, Reading]) -> list[Change]:
+    """What a step wants where all that is not told fits."""
+    assert set(known) <= set(step.facts)
+    return list(step.changes({fact: known.get(fact, Reading(0, "")) for fact in step.facts}))
+
+
+def test_answers_are_matched_to_questions() -> None:
+    asked = [Fact(("echo", "it's")), Fact(("cat",), stdin="secret")]
+    script = facts_script(asked)
+    assert "secret" not in script
+    assert "secret" not in repr(asked)
+    # "it's\n" with status 0; nothing with status 1
+    assert read_answers(asked, "0 aXQncwoKMA==\n1 CjE=\n") == {asked[0]: Reading(0, "it's\n"), asked[1]: Reading(1)}
+    with pytest.raises(ValueError, match="1 of 2 questions"):
+        read_answers(asked, "0 aXQncwoKMA==\n")
+    with pytest.raises(ValueError, match="line 1 answers no question"):
+        read_answers(asked, "bash: warning\n")
+
+
+def test_a_file_as_wanted_is_no_change() -> None:
+    assert file_changes(FILE, {file_fact(FILE): as_read(FILE)}) == []
+    assert file_changes(SECRET, {file_fact(SECRET): as_read(SECRET)}) == []
+
+
+@pytest.mark.parametrize(
+    ("reading", "what", "why"),
+    [
+        (Reading(1, "stat: cannot statx '/etc/a'"), "write /etc/a", "is not there"),
+        (as_read(FILE, "one\n"), "write /etc/a", "its text is another one"),
+        (as_read(FILE, head="666 root"), "set /etc/a to 0644 root", "is 666 root"),
+        (as_read(FILE, head="644 users"), "set /etc/a to 0644 root", "is 644 users"),
+    ],
+)
+def test_a_file_that_differs_is_written(reading: Reading, what: str, why: str) -> None:
+    (change,) = file_changes(FILE, {file_fact(FILE): reading})
+    assert (change.what, change.why, change.actions) == (what, why, (FILE,))
+
+
+def test_the_lines_of_a_file_are_shown_unless_it_is_secret() -> None:
+    (shown,) = file_changes(FILE, {file_fact(FILE): as_read(FILE, "one\n")})
+    assert shown.diff.splitlines()[2:] == ["@@ -1 +1,2 @@", " one", "+two"]
+    (hidden,) = file_changes(SECRET, {file_fact(SECRET): as_read(SECRET, "old\n")})
+    assert hidden.diff == ""
+    assert "hidden" not in repr(hidden)
+
+
+def test_a_unit_is_marked_before_its_file_is_written() -> None:
+    (change,) = file_changes(FILE, {file_fact(FILE): Reading(1, "")}, restarts=("a.service",))
+    mark = Command(("install", "-D", "/dev/null", "/run/mlops-site/a.service"))
+    assert change.actions == (mark, FILE)
+
+
+@pytest.mark.parametrize(
+    ("state", "why"),
+    [
+        (RUNS, None),
+        (RUNS.replace("Marked=1", "Marked=0"), "what it reads has changed"),
+        (RUNS.replace("Reload=no", "Reload=yes"), "what it reads has changed"),
+        (RUNS.replace("=enabled", "=disabled"), "is disabled, so that it would not come back after a reboot"),
+        (RUNS.replace("=active", "=failed"), "is failed"),
+        ("LoadState=not-found\n", "is not there, so that it would not come back after a reboot"),
+    ],
+)
+def test_a_unit_runs_now_and_after_every_boot(state: str, why: str | None) -> None:
+    found = unit_changes("a.service", {unit_fact("a.service"): Reading(0, state)})
+    assert [change.why for change in found] == ([] if why is None else [why])
+    if found:
+        assert found[0].actions[-1] == Removal(PurePosixPath("/run/mlops-site/a.service"))
+
+
+def test_only_missing_packages_are_installed() -> None:
+    names = ("samba", "smbclient", "nftables")
+    said = "dpkg-query: no packages found matching nftables\nsamba ii  2:4.17\nsmbclient rc  2:4.17\n"
+    (change,) = package_changes(names, {packages_fact(names): Reading(1, said)})
+    assert change.what == "install smbclient nftables"
+    last = change.actions[-1]
+    assert isinstance(last, Command)
+    assert last.argv[-3:] == ("install", "smbclient", "nftables")
+
+
+def test_names_of_the_site_are_one_block_of_etc_hosts() -> None:
+    addresses = {"one": "192.168.10.1", "two": "192.168.10.2"}
+    block = f"{BEGIN}\n192.168.10.1 one\n192.168.10.2 two\n{END}\n"
+    assert hosts_text("127.0.0.1 localhost\n", addresses) == "127.0.0.1 localhost\n" + block
+    there = f"127.0.0.1 localhost\n{BEGIN}\n192.168.10.9 one\n{END}\n10.0.0.1 printer\n"
+    assert hosts_text(there, addresses) == f"127.0.0.1 localhost\n{block}10.0.0.1 printer\n"
+    assert hosts_text(hosts_text(there, addresses), addresses) == hosts_text(there, addresses)
+    cut_off = f"{BEGIN}\n10.0.0.1 printer\n"
+    assert hosts_text(cut_off, addresses) == f"10.0.0.1 printer\n{block}"
+
+
+def test_a_container_has_the_clock_of_its_host() -> None:
+    step = base_step("one", {"one": "192.168.10.1"})
+    known = {
+        Fact(("hostname",)): Reading(0, "one\n"),
+        Fact(("cat", "/etc/hosts")): Reading(0, hosts_text("", {"one": "192.168.10.1"})),
+        packages_fact(("ca-certificates", "curl", "nftables")): Reading(
+            0, "ca-certificates ii  1\ncurl ii  1\nnftables ii  1\n"
+        ),
+    }
+    assert changes(step, known) == []
+    on_its_own = known | {Fact(("systemd-detect-virt", "--container", "--quiet")): Reading(1)}
+    assert [change.what for change in changes(step, on_its_own)] == [
+        "install ca-certificates curl nftables chrony",
+        "start chrony.service, now and at every boot",
+    ]
+
+
+MOUNT = Mount("//192.168.10.40/data", PurePosixPath("/mnt/data"), "alice", "secret of the share")
+
+
+def mounted(**changed: Reading) -> tuple[Step, dict[Fact, Reading]]:
+    step = mount_step("one", MOUNT, "data", ())
+    known = {packages_fact(("cifs-utils",)): Reading(0, "cifs-utils ii  1\n")}
+    for fact in step.facts:
+        if "ActiveState" in " ".join(fact.argv):
+            known[fact] = changed.get("unit", Reading(0, RUNS))
+        elif fact.argv[-1] == "mnt-data.mount":
+            known[fact] = changed.get("sentinel", Reading(0, '{"share": "data", "format": 1}\n'))
+    from infra.samba.client import render_files
+
+    for file in render_files(MOUNT):
+        known[file_fact(file)] = as_read(file)
+    return step, known
+
+
+def test_a_mounted_share_is_left_alone() -> None:
+    assert changes(*mounted()) == []
+
+
+@pytest.mark.parametrize(
+    "sentinel", [Reading(1, "mount error(13): Permission denied\n"), Reading(0, '{"share": "other", "format": 1}\n')]
+)
+def test_a_share_without_its_sentinel_is_mounted_again(sentinel: Reading) -> None:
+    (change,) = changes(*mounted(sentinel=sentinel))
+    assert change.what == "mount //192.168.10.40/data at /mnt/data"
+    assert sentinel.text.strip() in change.why
+    assert Command(("systemctl", "restart", "mnt-data.automount")) in change.actions
+
+
+def test_a_new_password_of_the_share_is_written_and_mounted_by() -> None:
+    step, known = mounted()
+    credentials = next(fact for fact in known if fact.argv[-1].endswith(".credentials"))
+    known[credentials] = Reading(0, "600 root\nother  -\n")
+    wanted = changes(step, known)
+    assert [change.what for change in wanted] == [
+        "write /etc/mlops/mnt-data.credentials",
+        "unmount /mnt/data",
+        "start mnt-data.automount, now and at every boot",
+    ]
+    assert "secret of the share" not in repr(wanted)
+
+
+def test_health_is_told_and_left_to_people() -> None:
+    step = health_step("one", ())
+    disks, failed, clock, contained = step.facts
+    known = {
+        disks: Reading(0, "Use% IUse% Mounted on\n 91%   12% /\n 10%   97% /srv\n  5%     - /boot/efi\n"),
+        failed: Reading(0, "smbd.service loaded failed failed Samba SMB Daemon\n"),
+        clock: Reading(0, "no\n"),
+        contained: Reading(1),
+    }
+    found = changes(step, known)
+    assert [(change.what, change.why) for change in found] == [
+        ("make room in /", "91% of its space are used"),
+        ("make room in /srv", "97% of its inodes are used"),
+        ("mend smbd.service", "it has failed"),
+        ("set the clock", "it is not in step with any time server: certificates and logins may be refused"),
+    ]
+    assert all(change.by_hand and not change.actions for change in found)
