@@ -1,0 +1,109 @@
+"""From a site's file to its steps, and the keys and passwords that are made on the way."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+import pytest
+
+from configs.problems import UserError
+from configs.site import Site, load_site
+from infra.site.authority import Authority
+from infra.site.inventory import machines_of
+from infra.site.plan import select, site_steps
+
+CHECKOUT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def thesis(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Site:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    return load_site(CHECKOUT / "configs/site-thesis.yaml")
+
+
+def test_the_example_site_has_the_steps_of_its_roles(thesis: Site, tmp_path: Path) -> None:
+    steps = site_steps(thesis, tmp_path, tmp_path / ".mlops")
+    by_machine: dict[str, list[str]] = {}
+    for step in steps:
+        by_machine.setdefault(step.machine, []).append(step.name)
+    assert by_machine == {
+        "mainserver": ["base", "health"],
+        "research": ["base", "mounts", "health"],
+        "storage": ["base", "storage", "health"],
+        "master": ["base", "health"],
+        "registry": ["base", "registry", "health"],
+        "worker": ["base", "mounts", "health"],
+    }
+    mounts = next(step for step in steps if (step.machine, step.name) == ("worker", "mounts"))
+    assert set(mounts.after) == {("storage", "storage"), ("worker", "base")}
+
+
+def test_passwords_and_keys_are_made_once_and_for_their_owner_only(thesis: Site, tmp_path: Path) -> None:
+    home = tmp_path / ".mlops"
+    site_steps(thesis, tmp_path, home)
+    made = [*(tmp_path / "home").rglob("*-password"), *home.rglob("*.key")]
+    assert sorted(path.name for path in made) == ["ca.key", "registry-password", "registry.key", "share-password"]
+    assert {path.stat().st_mode & 0o777 for path in made} == {0o600}
+    before = {path: path.read_bytes() for path in made}
+    assert len(set(before.values())) == len(made)
+    site_steps(thesis, tmp_path, home)
+    assert {path: path.read_bytes() for path in made} == before
+
+
+def test_no_step_shows_a_secret(thesis: Site, tmp_path: Path) -> None:
+    home = tmp_path / ".mlops"
+    shown = repr(site_steps(thesis, tmp_path, home))
+    for path in (tmp_path / "home").rglob("*-password"):
+        assert path.read_text().strip() not in shown
+    for step in site_steps(thesis, tmp_path, home):
+        for fact in step.facts:
+            for path in (tmp_path / "home").rglob("*-password"):
+                assert path.read_text().strip() not in " ".join(fact.argv)
+
+
+def test_machines_have_their_logins(thesis: Site, tmp_path: Path) -> None:
+    machines = machines_of(thesis, tmp_path)
+    assert machines["research"].user == "root"
+    assert machines["worker"].user == "mlops"
+    assert machines["worker"].key == tmp_path / "site/id_ed25519"
+
+
+def test_what_is_asked_for_and_not_there_is_told(thesis: Site, tmp_path: Path) -> None:
+    steps = site_steps(thesis, tmp_path, tmp_path / ".mlops")
+    assert [(step.machine, step.name) for step in select(steps, ["worker"], ["mounts"])] == [("worker", "mounts")]
+    with pytest.raises(UserError) as caught:
+        select(steps, ["wroker"], ["mount"])
+    assert [problem.where for problem in caught.value.problems] == ["machine 'wroker'", "step 'mount'"]
+    assert "worker" in caught.value.problems[0].remedy
+
+
+def test_a_site_without_machines_is_told_what_to_add(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="names no machines"):
+        site_steps(load_site(CHECKOUT / "configs/site.yaml"), tmp_path, tmp_path / ".mlops")
+
+
+def test_a_certificate_is_kept_until_it_names_others(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    first = authority.server("registry", ("192.168.10.60", "registry"))
+    assert Authority(tmp_path).server("registry", ("192.168.10.60", "registry")) == first
+    assert Authority(tmp_path).pem == authority.pem
+    assert first.key not in repr(first)
+    assert authority.server("registry", ("192.168.10.61", "registry")) != first
+    context = ssl.create_default_context(cafile=str(authority.path))
+    assert context.cert_store_stats()["x509_ca"] == 1
+
+
+def test_a_certificate_of_an_earlier_ca_is_made_anew(tmp_path: Path) -> None:
+    old = Authority(tmp_path).server("registry", ("registry",))
+    for half in ("ca.crt", "ca.key"):
+        (tmp_path / half).unlink()
+    assert Authority(tmp_path).server("registry", ("registry",)) != old
+
+
+def test_half_a_ca_is_never_taken_for_none(tmp_path: Path) -> None:
+    Authority(tmp_path)
+    (tmp_path / "ca.key").unlink()
+    with pytest.raises(UserError, match="bring it back from a backup"):
+        Authority(tmp_path)
+    assert not (tmp_path / "ca.key").exists()
