@@ -54,10 +54,11 @@ def _run(*, apply: bool, only_repairs: bool) -> dict[Key, Outcome]:
 
     say_errors_once()
     root = find_root(Path.cwd())
+    told = log()  # steps run in threads, which have no run of their own
 
     def report(step: Step, state: State, detail: str) -> None:
         if state in (State.CHANGED, State.DIFFERS, State.FAILED, State.LEFT_OUT):
-            log().info("%s: %s: %s %s", step.machine, step.name, state, detail)
+            told.info("%s: %s: %s %s", step.machine, step.name, state, detail)
 
     outcomes = run_site(
         load_site(root / SITE_FILE), root, home_folder(root), report, apply=apply, only_repairs=only_repairs

@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 from lab import Lab, LabMachine
-from sites import LabSite
+from lab_sites import LabSite
 
 from infra.machines.host_keys import pin
 from infra.site.engine import State
@@ -67,7 +67,7 @@ def mlops(site: LabSite, *words: str) -> subprocess.Popen[str]:
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=120)
     return process.returncode, said
 
 
@@ -223,6 +223,41 @@ def test_after_a_power_cut_everything_is_there_again(site: LabSite) -> None:
     while {item.state for item in site.run(apply=False).values()} != {State.FITS}:
         assert time.monotonic() < deadline, site.told[-12:]
     assert smb(site, "alice", password(site, "share"), "get kept /dev/null").returncode == 0
+
+
+def test_a_check_in_prefect_mends_what_is_safe_and_fails_with_the_rest(site: LabSite) -> None:
+    """With Prefect's own database in the checkout, where the search for secrets below looks at it, too."""
+    machine = site.machines["storage"]
+    machine.run("systemctl", "stop", "smbd.service")
+    machine.run("systemd-run", "--quiet", "--unit=broken", "false")
+    subprocess.run(["git", "init", "--quiet", str(site.root)], check=True)
+    said = ended(flow(site, "provision"))[1] + ended(flow(site, "check"))[1]
+    assert "storage: storage: changed start smbd.service, now and at every boot" in said
+    assert "storage, step health: mend broken.service: it has failed" in said
+    assert "look why: journalctl -b -u broken.service" in said
+    machine.run("systemctl", "reset-failed", "broken.service")
+    code, said = ended(flow(site, "check"))
+    assert (code, "Finished in state Completed()" in said) == (0, True)
+
+
+def flow(site: LabSite, name: str) -> subprocess.Popen[str]:
+    """Start the flow ``NAME-site`` in a process, with a Prefect server of its own."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    environment |= {
+        "PYTHONPATH": str(CHECKOUT),
+        "PREFECT_HOME": str(site.root / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
+    }
+    return subprocess.Popen(
+        [sys.executable, "-c", f"from flows.{name}_site import {name}_site; {name}_site()"],
+        cwd=site.root,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def test_two_runs_at_once_are_refused(site: LabSite) -> None:
