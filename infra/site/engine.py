@@ -24,7 +24,7 @@ Key = tuple[str, str]
 
 SIDE_BY_SIDE = 16
 ROUNDS = 4
-_LOOK = "look at the machine: mlops site ssh MACHINE journalctl -b -p warning"
+_LOOK = "look at the machine: journalctl -b -p warning"
 
 
 class State(StrEnum):
