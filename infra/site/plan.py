@@ -9,6 +9,7 @@ from configs.problems import Problem, UserError
 from configs.registry import Registry
 from configs.site import SITE_FILE, Site
 from configs.storage import MountStorage, SmbStorage
+from infra.machines.ssh import make_key
 from infra.samba.client import Mount
 from infra.samba.server import Server
 from infra.site.authority import Authority
@@ -38,6 +39,8 @@ def site_steps(site: Site, root: Path, home: Path) -> list[Step]:
         UserError: the site names no machines, or a password is not where the file says.
     """
     machines = machines_of(site, home)
+    if site.vms:
+        make_key(site_folder(home) / "id_ed25519", "mlops")
     names = {name: machine.address for name, machine in machines.items()}
     steps = [base_step(name, names) for name in machines]
     storage, registry = holder(machines, "storage"), holder(machines, "registry")

@@ -9,6 +9,7 @@ import pytest
 
 from configs.problems import UserError
 from configs.site import Site, load_site
+from infra.machines.ssh import make_key
 from infra.site.authority import Authority
 from infra.site.inventory import machines_of
 from infra.site.plan import select, site_steps
@@ -66,7 +67,11 @@ def test_machines_have_their_logins(thesis: Site, tmp_path: Path) -> None:
     machines = machines_of(thesis, tmp_path)
     assert machines["research"].user == "root"
     assert machines["worker"].user == "mlops"
-    assert machines["worker"].key == tmp_path / "site/id_ed25519"
+    key = machines["worker"].key
+    assert key == tmp_path / "site/id_ed25519"
+    site_steps(thesis, tmp_path, tmp_path)
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert make_key(key, "again") == " ".join(key.with_name("id_ed25519.pub").read_text().split()[:2]) + " mlops"
 
 
 def test_what_is_asked_for_and_not_there_is_told(thesis: Site, tmp_path: Path) -> None:

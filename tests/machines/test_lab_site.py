@@ -220,8 +220,8 @@ def test_after_a_power_cut_everything_is_there_again(site: LabSite) -> None:
     for machine in site.machines.values():
         machine.wait()
     deadline = time.monotonic() + 30
-    while {item.state for item in site.run(apply=False).values()} != {State.FITS}:
-        assert time.monotonic() < deadline, site.told[-12:]
+    while differing := [item for item in site.run(apply=False).values() if item.state is not State.FITS]:
+        assert time.monotonic() < deadline, differing
     assert smb(site, "alice", password(site, "share"), "get kept /dev/null").returncode == 0
 
 
