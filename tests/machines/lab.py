@@ -100,12 +100,27 @@ class LabMachine:
 
     def boot(self) -> None:
         """Start it; returns at once, see :meth:`wait`."""
-        script = 'mount -t tmpfs tmpfs /run; exec systemd-nspawn "$@"'
-        spawn = ("--register=no", "--keep-unit", "--boot", "--quiet", "--console=pipe", f"--machine={self.name}")
+        script = (
+            'for group in $LAB_GROUPS; do echo $$ >"$group/cgroup.procs"; done; mount -t tmpfs tmpfs /run; exec "$@"'
+        )
+        spawn = (
+            "systemd-nspawn",
+            "--register=no",
+            "--keep-unit",
+            "--boot",
+            "--quiet",
+            "--console=pipe",
+            f"--machine={self.name}",
+        )
         spawn += ("--capability=CAP_NET_ADMIN", f"--directory={self.root}")
         enter = ("nsenter", f"--net=/run/netns/{_port(self.address)}", "unshare", "--mount", "--propagation=private")
+        # Without a control group of its own, the systemd of each machine would wait for the others' processes.
+        groups = [folder / _port(self.address) for folder in _control_groups()]
+        for group in groups:
+            group.mkdir(exist_ok=True)
         self._process = subprocess.Popen(
             [*enter, "sh", "-c", script, "sh", *spawn],
+            env={**os.environ, "LAB_GROUPS": " ".join(map(str, groups))},
             stdin=subprocess.DEVNULL,
             stdout=(self.folder / "console").open("ab"),
             stderr=subprocess.STDOUT,
@@ -183,6 +198,7 @@ class Lab:
             machine.cut_power()
             subprocess.run(["umount", "--lazy", str(machine.root)], check=False, capture_output=True)
             _unplug(machine.address)
+            _remove_control_groups(machine.address)
         subprocess.run(["ip", "link", "delete", self.bridge], check=False, capture_output=True)
 
     def _make(self, name: str) -> LabMachine:
@@ -241,6 +257,28 @@ def open_lab(folder: Path) -> Iterator[Lab]:
 def _port(address: str) -> str:
     """Return the name of a machine's end at the bridge, and of its network namespace."""
     return f"mlopslab{'-'.join(address.split('.')[2:])}"
+
+
+def _control_groups() -> list[Path]:
+    """Return our own control groups in the hierarchies that systemd manages: its own of version 1, and version 2."""
+    found = []
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        number, kind, path = line.split(":", 2)
+        if kind == "name=systemd":
+            found.append(Path("/sys/fs/cgroup/systemd", path.lstrip("/")))
+        elif number == "0":
+            top = Path("/sys/fs/cgroup/unified")
+            found.append((top if top.is_dir() else top.parent) / path.lstrip("/"))
+    return [folder for folder in found if folder.is_dir()]
+
+
+def _remove_control_groups(address: str) -> None:
+    for folder in _control_groups():
+        for group in sorted((folder / _port(address)).rglob("*/"), reverse=True):
+            with contextlib.suppress(OSError):
+                group.rmdir()
+        with contextlib.suppress(OSError):
+            (folder / _port(address)).rmdir()
 
 
 def _unplug(address: str) -> None:
