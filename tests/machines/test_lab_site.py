@@ -237,7 +237,7 @@ def test_a_check_in_prefect_mends_what_is_safe_and_fails_with_the_rest(site: Lab
     assert "storage, step health: mend broken.service: it has failed" in said
     assert "look why: journalctl -b -u broken.service" in said
     machine.run("systemctl", "reset-failed", "broken.service")
-    code, said = ended(flow(site, "check"))
+    code, said = ended(flow(site, "provision"))
     assert (code, "Finished in state Completed()" in said) == (0, True)
 
 
