@@ -186,15 +186,17 @@ ExecStart={_SCRIPT}
 _CLEAN = f"""\
 [Unit]
 Description=Remove what no image of the registry needs any more
+# Before the first push there is nothing to clean, and the registry takes that for an error.
+ConditionPathExists={DATA}/docker/registry/v2/repositories
 
 [Service]
 Type=oneshot
-# What is pushed while it looks for garbage would be taken for some, so the registry stands still meanwhile.
+# What is pushed while it looks for garbage would be taken for some, so the registry stands still meanwhile. Manifests
+# stay, also those whose tag has moved on: deployments name their image by its digest.
 ExecStart=/usr/bin/systemctl stop {UNIT}
 ExecStart=/usr/sbin/runuser -u docker-registry -- \
-/usr/bin/docker-registry garbage-collect --delete-untagged {FOLDER}/config.yml
+/usr/bin/docker-registry garbage-collect {FOLDER}/config.yml
 ExecStopPost=/usr/bin/systemctl start {UNIT}
-StandardOutput=null
 """
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 import signal
 import socket
@@ -135,12 +137,40 @@ def test_the_registry_speaks_tls_by_the_sites_ca_and_asks_for_the_login(site: La
         assert client.get("/v2/", auth=("mlops", "wrong")).status_code == 401
         login = ("mlops", password(site, "registry"))
         assert client.get("/v2/", auth=login).status_code == 200
-        opened = client.post("/v2/tried/blobs/uploads/", auth=login)
-        assert opened.status_code == 202
-        digest = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-        pushed = client.put(f"{opened.headers['location']}&digest={digest}", content=b"abc", auth=login)
-        assert pushed.status_code == 201
+        digest = push_blob(client, login, b"abc")
         assert client.get(f"/v2/tried/blobs/{digest}", auth=login).content == b"abc"
+
+
+def push_blob(client: httpx.Client, login: tuple[str, str], data: bytes) -> str:
+    opened = client.post("/v2/tried/blobs/uploads/", auth=login)
+    assert opened.status_code == 202
+    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    pushed = client.put(f"{opened.headers['location']}&digest={digest}", content=data, auth=login)
+    assert pushed.status_code == 201
+    return digest
+
+
+def test_the_weekly_clean_up_takes_what_no_image_needs_and_leaves_images(site: LabSite) -> None:
+    machine = site.machines["registry"]
+    login = ("mlops", password(site, "registry"))
+    kind = "application/vnd.oci.image.manifest.v1+json"
+    with registry_client(site) as client:
+        used, unused = push_blob(client, login, b"{}"), push_blob(client, login, b"left by a push that was cut off")
+        config = {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": used, "size": 2}
+        manifests = []
+        for note in ("first", "second"):  # the tag moves on to the second; the first is known by its digest only
+            image = {"schemaVersion": 2, "mediaType": kind, "config": config, "layers": []}
+            text = json.dumps({**image, "annotations": {"note": note}})
+            put = client.put("/v2/tried/manifests/tag", content=text, headers={"content-type": kind}, auth=login)
+            assert put.status_code == 201
+            manifests.append(put.headers["docker-content-digest"])
+        machine.run("systemctl", "start", "mlops-registry-clean.service")
+        assert pushing_is_answered_by(client, login, 202)
+        assert client.get(f"/v2/tried/blobs/{unused}", auth=login).status_code == 404
+        assert client.get(f"/v2/tried/blobs/{used}", auth=login).content == b"{}"
+        for manifest in manifests:
+            found = client.get(f"/v2/tried/manifests/{manifest}", headers={"accept": kind}, auth=login)
+            assert found.status_code == 200
 
 
 def test_a_registry_that_crashes_is_back_by_itself(site: LabSite) -> None:
