@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from configs.problems import Problem, UserError
-from configs.registry import Registry
+from configs.registry import DOCKER_HUB, Registry
 from configs.site import SITE_FILE, Site
 from configs.storage import MountStorage, SmbStorage
 from infra.machines.ssh import make_key
+from infra.registry.containerd import containerd_files
 from infra.samba.client import Mount
 from infra.samba.server import Server
 from infra.site.authority import Authority
@@ -19,6 +20,7 @@ from infra.site.inventory import SiteMachine, holder, machines_of, site_folder
 from infra.site.mounts import mount_step
 from infra.site.passwords import find_or_make_password
 from infra.site.registry import RegistryServer, registry_step
+from infra.site.runtime import runtime_step
 from infra.site.step import Step
 from infra.site.storage import storage_step
 
@@ -49,6 +51,7 @@ def site_steps(site: Site, root: Path, home: Path) -> list[Step]:
     if registry is not None and site.registry is not None:
         server = _registry_server(site, site.registry, registry, root, home)
         steps.append(registry_step(registry.name, server, ((registry.name, "base"),)))
+    steps += _runtime_steps(site, registry, machines, root, home)
     # Last, so that what a step has just started is seen as well.
     return steps + [
         health_step(name, tuple((step.machine, step.name) for step in steps if step.machine == name))
@@ -113,6 +116,33 @@ def _share_steps(
             after = (*before, (machine.name, "base"))
             steps.append(mount_step(machine.name, mount, share.place.share, after))
     return steps
+
+
+def _runtime_steps(
+    site: Site, holds: SiteMachine | None, machines: dict[str, SiteMachine], root: Path, home: Path
+) -> list[Step]:
+    files: dict[PurePosixPath, str] = {}
+    if site.registry is not None and site.registry.address != DOCKER_HUB:
+        files = containerd_files(site.registry, _registry_ca(site.registry, holds, root, home))
+    return [
+        runtime_step(machine.name, files, ((machine.name, "base"),))
+        for machine in machines.values()
+        if {"control-plane", "worker"} & set(machine.roles)
+    ]
+
+
+def _registry_ca(registry: Registry, holds: SiteMachine | None, root: Path, home: Path) -> str | None:
+    """Return the CA's text; None: the registry is one that every system trusts."""
+    if holds is not None:
+        return Authority(site_folder(home) / "authority").pem
+    if registry.ca is None:
+        return None
+    path = root / registry.ca.expanduser()
+    try:
+        return path.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        what = f"{path} cannot be read: {error}"
+        raise UserError(Problem(f"{SITE_FILE} registry.ca", what, "give the PEM file of the registry's CA")) from None
 
 
 def _mount_point(site: Site, share: SmbStorage) -> PurePosixPath:

@@ -30,11 +30,11 @@ def test_the_example_site_has_the_steps_of_its_roles(thesis: Site, tmp_path: Pat
         by_machine.setdefault(step.machine, []).append(step.name)
     assert by_machine == {
         "mainserver": ["base", "health"],
-        "research": ["base", "mounts", "health"],
+        "research": ["base", "mounts", "runtime", "health"],
         "storage": ["base", "storage", "health"],
-        "master": ["base", "health"],
+        "master": ["base", "runtime", "health"],
         "registry": ["base", "registry", "health"],
-        "worker": ["base", "mounts", "health"],
+        "worker": ["base", "mounts", "runtime", "health"],
     }
     mounts = next(step for step in steps if (step.machine, step.name) == ("worker", "mounts"))
     assert set(mounts.after) == {("storage", "storage"), ("worker", "base")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from lab import Lab
@@ -10,6 +11,7 @@ from configs.site import Site, load_site
 from infra.machines.host_keys import pin
 from infra.site.engine import Key, Outcome, State
 from infra.site.inventory import site_folder
+from infra.site.plan import site_steps
 from infra.site.session import run_site
 from infra.site.step import Step
 
@@ -28,21 +30,32 @@ hosts:
   storage: {{address: {storage}, roles: [storage], ssh: {{user: admin, key: {key}}}}}
   registry: {{address: {registry}, roles: [registry], ssh: {{user: admin, key: {key}}}}}
 """
+NODE = """\
+  {name}: {{address: {address}, roles: [{roles}], ssh: {{user: admin, key: {key}}}}}
+"""
 
 
 class LabSite:
-    """Machines ``storage`` and ``registry`` of a lab, and the checkout ``root`` whose site they are."""
+    """Machines ``storage``, ``registry`` and nodes of a lab, and the checkout ``root`` whose site they are.
 
-    def __init__(self, lab: Lab, root: Path) -> None:
+    Args:
+        nodes: more machines, by name, with their roles.
+    """
+
+    def __init__(self, lab: Lab, root: Path, nodes: Mapping[str, str] | None = None) -> None:
         self.root = root
         self.home = root / ".mlops"
-        self.machines = dict(zip(("storage", "registry"), lab.add("storage", "registry"), strict=True))
+        nodes = nodes or {}
+        names = ("storage", "registry", *nodes)
+        self.machines = dict(zip(names, lab.add(*names), strict=True))
         text = FILE.format(
             storage=self.machines["storage"].address,
             registry=self.machines["registry"].address,
             network=lab.network,
             key=lab.key,
         )
+        for name, roles in nodes.items():
+            text += NODE.format(name=name, roles=roles, address=self.machines[name].address, key=lab.key)
         (root / "configs").mkdir(parents=True)
         self.file = root / "configs/site.yaml"
         self.file.write_text(text)
@@ -53,6 +66,9 @@ class LabSite:
     @property
     def site(self) -> Site:
         return load_site(self.file)
+
+    def steps(self) -> list[Step]:
+        return site_steps(self.site, self.root, self.home)
 
     def run(self, *, apply: bool, steps: list[Step] | None = None) -> dict[Key, Outcome]:
         """Run the whole site, or some steps; what is told of them is kept in ``told``."""

@@ -1,0 +1,87 @@
+"""Step ``runtime``: a machine's kernel and its containerd, as kubelet needs them, and the way to the site's registry.
+
+Configuration: https://github.com/containerd/containerd/blob/main/docs/cri/config.md, version 2, which containerd 1.6 of
+Debian 12 reads as it is and containerd 2 translates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath
+
+from infra.machines.commands import Command, File
+from infra.site.facts import Fact, Facts
+from infra.site.kernel import kernel_changes, kernel_facts
+from infra.site.reading import (
+    file_changes,
+    file_fact,
+    package_changes,
+    packages_fact,
+    unit_changes,
+    unit_fact,
+)
+from infra.site.step import Change, Step
+
+# kubelet mounts, limits and inspects by these.
+PACKAGES = ("containerd", "conntrack", "ethtool", "iptables", "kmod", "mount", "socat")
+UNIT = "containerd.service"
+PAUSE_IMAGE = "registry.k8s.io/pause:3.10"
+"""What kubeadm 1.31 to 1.34 names as the sandbox's image; another one here would be pulled beside it."""
+_CONFIG = PurePosixPath("/etc/containerd/config.toml")
+_ANSWERS = Fact(("ctr", "--connect-timeout", "5s", "version"))
+
+_TEXT = f"""\
+# Rendered for this site: changes here are lost.
+version = 2
+
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{PAUSE_IMAGE}"
+
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+  runtime_type = "io.containerd.runc.v2"
+
+# One owner of control groups: two, kubelet's and systemd's, disagree about a node's memory when it is short.
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+  SystemdCgroup = true
+
+[plugins."io.containerd.grpc.v1.cri".cni]
+  bin_dir = "/opt/cni/bin"
+  conf_dir = "/etc/cni/net.d"
+
+# Registries, their addresses and CAs: read at every pull.
+[plugins."io.containerd.grpc.v1.cri".registry]
+  config_path = "/etc/containerd/certs.d"
+"""
+_CONFIG_FILE = File(_CONFIG, _TEXT)
+
+
+def runtime_step(machine: str, registry_files: Mapping[PurePosixPath, str], after: tuple[tuple[str, str], ...]) -> Step:
+    """Return the step that makes ``machine`` run containers.
+
+    Args:
+        registry_files: of :func:`infra.registry.containerd.containerd_files`; empty without a registry.
+    """
+    files = tuple(File(path, text) for path, text in registry_files.items())
+
+    def changes(facts: Facts) -> Iterator[Change]:
+        yield from kernel_changes(facts)
+        yield from package_changes(PACKAGES, facts)
+        changed = file_changes(_CONFIG_FILE, facts, restarts=(UNIT,))
+        yield from changed
+        for file in files:
+            yield from file_changes(file, facts)
+        started = unit_changes(UNIT, facts, changed=bool(changed))
+        yield from started
+        if not started and not facts[_ANSWERS].ok:
+            restart = Command(("systemctl", "restart", UNIT))
+            yield Change(f"restart {UNIT}", f"does not answer: {' '.join(facts[_ANSWERS].text.split())}", (restart,))
+
+    facts = (
+        *kernel_facts(),
+        packages_fact(PACKAGES),
+        file_fact(_CONFIG_FILE),
+        *map(file_fact, files),
+        unit_fact(UNIT),
+        _ANSWERS,
+    )
+    return Step("runtime", machine, facts, changes, after)
