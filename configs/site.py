@@ -10,6 +10,7 @@ from pydantic import Field
 
 from configs.cluster import Cluster
 from configs.image import ImageBuild
+from configs.kubernetes import Kubernetes, kubernetes_mistakes
 from configs.loading import Mistake, Section, load_model
 from configs.machines import Host, Hostname, Network, Vm, machine_mistakes
 from configs.registry import Registry
@@ -27,13 +28,14 @@ class Site(Section):
     registry: Registry | None = None
     image: ImageBuild = ImageBuild()
     network: Network | None = None
+    kubernetes: Kubernetes | None = None
     hosts: dict[Hostname, Host] = Field(default_factory=dict)
     vms: dict[Hostname, Vm] = Field(default_factory=dict)
 
     @classmethod
     def mistakes(cls, values: Mapping[str, Any]) -> Iterable[Mistake]:
         """Return what is wrong between the machines, and between them and what they serve."""
-        return (*machine_mistakes(values), *service_mistakes(values))
+        return (*machine_mistakes(values), *service_mistakes(values), *kubernetes_mistakes(values))
 
 
 def load_site(path: str | Path) -> Site:

@@ -21,6 +21,13 @@ SETTINGS = {
     "net.bridge.bridge-nf-call-ip6tables": "1",
     "net.bridge.bridge-nf-call-iptables": "1",
     "net.ipv4.ip_forward": "1",
+    # kubelet with protectKernelDefaults refuses to start on others.
+    "vm.overcommit_memory": "1",
+    "vm.panic_on_oom": "0",
+    "kernel.panic": "10",
+    "kernel.panic_on_oops": "1",
+    "kernel.keys.root_maxbytes": "25000000",
+    "kernel.keys.root_maxkeys": "1000000",
 }
 FSTAB = PurePosixPath("/etc/fstab")
 SWAP_NOTE = "# off for Kubernetes: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from site_files import SHIPPED, told, write
 
 from configs.machines import Vm
+from configs.problems import UserError
 from configs.site import load_site
 
 NETWORK = "network: {cidr: 192.168.10.0/24, gateway: 192.168.10.1}\n"
@@ -135,3 +137,24 @@ def test_who_serves_the_share_or_the_registry_is_where_their_sections_say(tmp_pa
     assert list(told(path)) == ["1 registry"]
     path.write_text(share.replace(".41", ".40") + registry.replace(".61", ".60") + NETWORK + MAIN + "vms:\n" + machines)
     assert load_site(path).registry is not None
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ("{version: '1.33'}", "name one release, as 1.33.5"),
+        ("{version: 1.30.4}", "1.31 or newer"),
+        ("{version: v1.33.5}", "name one release"),
+        ("{version: 1.33.5, endpoint: master}", "is the name of machine master as well"),
+        ("{version: 1.33.5, cni: weave}", "is not a known key"),
+    ],
+)
+def test_what_is_wrong_with_the_kubernetes_asked_for(tmp_path: Path, section: str, said: str) -> None:
+    text = SHIPPED.with_name("site-thesis.yaml").read_text()
+    path = tmp_path / "site.yaml"
+    path.write_text(re.sub(r"kubernetes:\n .*\n", f"kubernetes: {section}\n", text))
+    with pytest.raises(UserError) as caught:
+        load_site(path)
+    (problem,) = caught.value.problems
+    assert "kubernetes" in problem.where
+    assert said in f"{problem.what} {problem.remedy}"

@@ -1,0 +1,62 @@
+"""Section ``kubernetes`` of the site: which Kubernetes its machines are to be."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field
+
+from configs.loading import Mistake, Section
+from configs.machines import Hostname
+
+OLDEST = (1, 31)
+"""The first minor version that reads kubeadm's v1beta4."""
+
+
+def _version(text: str) -> str:
+    found = re.fullmatch(r"(\d+)\.(\d+)\.(\d+)", text)
+    if not found:
+        raise ValueError("name one release, as 1.33.5: two machines of different patches are hard to tell apart later")
+    if (int(found[1]), int(found[2])) < OLDEST:
+        raise ValueError(f"{OLDEST[0]}.{OLDEST[1]} or newer: older ones do not read kubeadm's v1beta4")
+    return text
+
+
+class Kubernetes(Section):
+    """The cluster's version and name; its networks are in section ``network``."""
+
+    version: Annotated[str, AfterValidator(_version)] = Field(description="one release, as 1.33.5")
+    endpoint: Hostname = Field(
+        "cluster", description="the control plane's name on all machines: its address may change, its name does not"
+    )
+    packages: Literal["community", "system"] = Field(
+        "community",
+        description="where kubelet, kubeadm and kubectl come from: the project's own repository, or what the machines' "
+        "package sources offer already, as a mirror",
+    )
+
+
+def kubernetes_mistakes(values: Mapping[str, Any]) -> Iterator[Mistake]:
+    """Yield what is wrong between the section and the machines.
+
+    Args:
+        values: the whole file as YAML gave it.
+    """
+    section = values.get("kubernetes")
+    if not isinstance(section, dict):
+        return
+    machines = {
+        str(name): entry.get("roles") or ()
+        for kind in ("hosts", "vms")
+        for name, entry in (values.get(kind) or {}).items()
+        if isinstance(entry, dict)
+    }
+    endpoint = section.get("endpoint", "cluster")
+    if endpoint in machines:
+        what = f"is the name of machine {endpoint} as well, which would have to move with the control plane"
+        yield Mistake(("kubernetes", "endpoint"), what, "give the control plane a name of its own, as `cluster`")
+    if not any("control-plane" in roles for roles in machines.values()):
+        what = "is asked for, and no machine is its control plane"
+        yield Mistake(("kubernetes",), what, "give one machine `roles: [control-plane]`")

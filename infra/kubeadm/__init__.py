@@ -1,0 +1,1 @@
+"""What kubeadm is told, rendered from the site: pure functions from values to text."""

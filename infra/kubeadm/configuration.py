@@ -1,0 +1,152 @@
+"""Configuration files of kubeadm, v1beta4: how a control plane is made, and how a node joins it.
+
+Keys: https://kubernetes.io/docs/reference/config-api/kubeadm-config.v1beta4/ and, for the node itself,
+https://kubernetes.io/docs/reference/config-api/kubelet-config.v1beta1/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+from pathlib import PurePosixPath
+from typing import Any
+
+import yaml
+
+API = "kubeadm.k8s.io/v1beta4"
+PORT = 6443
+CRI_SOCKET = "unix:///run/containerd/containerd.sock"
+AUDIT_POLICY = PurePosixPath("/etc/kubernetes/audit-policy.yaml")
+AUDIT_LOG = PurePosixPath("/var/log/kubernetes/audit/audit.log")
+ENCRYPTION = PurePosixPath("/etc/kubernetes/encryption.yaml")
+TOKEN_TTL = "15m0s"
+_TLS = "VersionTLS12"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What all nodes agree on.
+
+    Attributes:
+        version: without ``v``. endpoint: a name that every node knows. pods, services: networks.
+    """
+
+    version: str
+    endpoint: str
+    pods: IPv4Network
+    services: IPv4Network
+
+
+def init_configuration(cluster: Cluster, name: str, address: str) -> str:
+    """Return the file for ``kubeadm init --config``, in YAML documents.
+
+    Args:
+        name, address: of the control plane's machine.
+    """
+    return _documents(
+        {
+            "apiVersion": API,
+            "kind": "InitConfiguration",
+            # Without this, kubeadm makes a token of 24 hours; this one nobody is told, and joins make their own.
+            "bootstrapTokens": [{"ttl": TOKEN_TTL, "description": "of kubeadm init", **_TOKEN_FOR}],
+            "localAPIEndpoint": {"advertiseAddress": address, "bindPort": PORT},
+            "nodeRegistration": _registration(name, address),
+        },
+        {
+            "apiVersion": API,
+            "kind": "ClusterConfiguration",
+            "kubernetesVersion": f"v{cluster.version}",
+            "clusterName": cluster.endpoint,
+            "controlPlaneEndpoint": f"{cluster.endpoint}:{PORT}",
+            "networking": {"podSubnet": str(cluster.pods), "serviceSubnet": str(cluster.services)},
+            "apiServer": {
+                "certSANs": [cluster.endpoint, name, address],
+                "extraArgs": _arguments(_API_SERVER),
+                "extraVolumes": [
+                    _volume("audit-policy", AUDIT_POLICY),
+                    _volume("audit-log", AUDIT_LOG.parent, writable=True),
+                    _volume("encryption", ENCRYPTION),
+                ],
+            },
+            "controllerManager": {
+                "extraArgs": _arguments({"profiling": "false", "terminated-pod-gc-threshold": "500"})
+            },
+            "scheduler": {"extraArgs": _arguments({"profiling": "false"})},
+        },
+        _KUBELET,
+    )
+
+
+def join_configuration(cluster: Cluster, name: str, address: str, token: str, ca_hash: str) -> str:
+    """Return the file for ``kubeadm join --config``: secret, for as long as the token lives.
+
+    Args:
+        name, address: of the machine that joins.
+        token: of ``kubeadm token create``.
+        ca_hash: ``sha256:`` and the digest of the cluster CA's SubjectPublicKeyInfo; whoever cannot show that CA is not
+            the control plane.
+    """
+    discovery = {"apiServerEndpoint": f"{cluster.endpoint}:{PORT}", "token": token, "caCertHashes": [ca_hash]}
+    return _documents(
+        {
+            "apiVersion": API,
+            "kind": "JoinConfiguration",
+            "discovery": {"bootstrapToken": discovery},
+            "nodeRegistration": _registration(name, address),
+        }
+    )
+
+
+_TOKEN_FOR = {
+    "usages": ["signing", "authentication"],
+    "groups": ["system:bootstrappers:kubeadm:default-node-token"],
+}
+
+_API_SERVER = {
+    "audit-policy-file": str(AUDIT_POLICY),
+    "audit-log-path": str(AUDIT_LOG),
+    "audit-log-maxage": "30",
+    "audit-log-maxbackup": "10",
+    "audit-log-maxsize": "100",
+    "encryption-provider-config": str(ENCRYPTION),
+    "profiling": "false",
+    "tls-min-version": _TLS,
+}
+
+_KUBELET = {
+    "apiVersion": "kubelet.config.k8s.io/v1beta1",
+    "kind": "KubeletConfiguration",
+    "cgroupDriver": "systemd",
+    "rotateCertificates": True,
+    "protectKernelDefaults": True,
+    "seccompDefault": True,
+    "tlsMinVersion": _TLS,
+    "podPidsLimit": 4096,
+    # At a reboot trainings get the time to write a checkpoint.
+    "shutdownGracePeriod": "90s",
+    "shutdownGracePeriodCriticalPods": "30s",
+}
+
+
+def _registration(name: str, address: str) -> dict[str, Any]:
+    # On a machine with several addresses kubelet would take the first, which may be that of another network.
+    return {"name": name, "criSocket": CRI_SOCKET, "kubeletExtraArgs": _arguments({"node-ip": address})}
+
+
+def _arguments(values: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"name": name, "value": value} for name, value in values.items()]
+
+
+def _volume(name: str, path: PurePosixPath, *, writable: bool = False) -> dict[str, Any]:
+    return {
+        "name": name,
+        "hostPath": str(path),
+        "mountPath": str(path),
+        "readOnly": not writable,
+        "pathType": "DirectoryOrCreate" if writable else "File",
+    }
+
+
+def _documents(*documents: Mapping[str, Any]) -> str:
+    return "---\n".join(yaml.safe_dump(dict(item), sort_keys=False) for item in documents)
