@@ -20,7 +20,7 @@ CRI_SOCKET = "unix:///run/containerd/containerd.sock"
 AUDIT_POLICY = PurePosixPath("/etc/kubernetes/audit-policy.yaml")
 AUDIT_LOG = PurePosixPath("/var/log/kubernetes/audit/audit.log")
 ENCRYPTION = PurePosixPath("/etc/kubernetes/encryption.yaml")
-TOKEN_TTL = "15m0s"
+INIT_TTL = "15m0s"
 _TLS = "VersionTLS12"
 
 
@@ -49,7 +49,7 @@ def init_configuration(cluster: Cluster, name: str, address: str) -> str:
             "apiVersion": API,
             "kind": "InitConfiguration",
             # Without this, kubeadm makes a token of 24 hours; this one nobody is told, and joins make their own.
-            "bootstrapTokens": [{"ttl": TOKEN_TTL, "description": "of kubeadm init", **_TOKEN_FOR}],
+            "bootstrapTokens": [{"ttl": INIT_TTL, "description": "of kubeadm init", **_TOKEN_FOR}],
             "localAPIEndpoint": {"advertiseAddress": address, "bindPort": PORT},
             "nodeRegistration": _registration(name, address),
         },

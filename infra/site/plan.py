@@ -17,6 +17,7 @@ from infra.site.authority import Authority
 from infra.site.base import base_step
 from infra.site.health import health_step
 from infra.site.inventory import SiteMachine, holder, machines_of, site_folder
+from infra.site.kubernetes import kubernetes_step
 from infra.site.mounts import mount_step
 from infra.site.passwords import find_or_make_password
 from infra.site.registry import RegistryServer, registry_step
@@ -44,6 +45,9 @@ def site_steps(site: Site, root: Path, home: Path) -> list[Step]:
     if site.vms:
         make_key(site_folder(home) / "id_ed25519", "mlops")
     names = {name: machine.address for name, machine in machines.items()}
+    control_plane = holder(machines, "control-plane")
+    if site.kubernetes is not None and control_plane is not None:
+        names[site.kubernetes.endpoint] = control_plane.address
     steps = [base_step(name, names) for name in machines]
     storage, registry = holder(machines, "storage"), holder(machines, "registry")
     if isinstance(site.storage, SmbStorage) and (storage or any("worker" in item.roles for item in machines.values())):
@@ -51,7 +55,7 @@ def site_steps(site: Site, root: Path, home: Path) -> list[Step]:
     if registry is not None and site.registry is not None:
         server = _registry_server(site, site.registry, registry, root, home)
         steps.append(registry_step(registry.name, server, ((registry.name, "base"),)))
-    steps += _runtime_steps(site, registry, machines, root, home)
+    steps += _node_steps(site, registry, machines, root, home)
     # Last, so that what a step has just started is seen as well.
     return steps + [
         health_step(name, tuple((step.machine, step.name) for step in steps if step.machine == name))
@@ -118,17 +122,20 @@ def _share_steps(
     return steps
 
 
-def _runtime_steps(
+def _node_steps(
     site: Site, holds: SiteMachine | None, machines: dict[str, SiteMachine], root: Path, home: Path
 ) -> list[Step]:
     files: dict[PurePosixPath, str] = {}
     if site.registry is not None and site.registry.address != DOCKER_HUB:
         files = containerd_files(site.registry, _registry_ca(site.registry, holds, root, home))
-    return [
-        runtime_step(machine.name, files, ((machine.name, "base"),))
-        for machine in machines.values()
-        if {"control-plane", "worker"} & set(machine.roles)
-    ]
+    steps = []
+    for machine in machines.values():
+        if not {"control-plane", "worker"} & set(machine.roles):
+            continue
+        steps.append(runtime_step(machine.name, files, ((machine.name, "base"),)))
+        if site.kubernetes is not None:
+            steps.append(kubernetes_step(machine.name, site.kubernetes, ((machine.name, "runtime"),)))
+    return steps
 
 
 def _registry_ca(registry: Registry, holds: SiteMachine | None, root: Path, home: Path) -> str | None:

@@ -11,6 +11,7 @@ from configs.problems import UserError
 from configs.site import Site, load_site
 from infra.machines.ssh import make_key
 from infra.site.authority import Authority
+from infra.site.facts import Reading
 from infra.site.inventory import machines_of
 from infra.site.plan import select, site_steps
 
@@ -30,12 +31,16 @@ def test_the_example_site_has_the_steps_of_its_roles(thesis: Site, tmp_path: Pat
         by_machine.setdefault(step.machine, []).append(step.name)
     assert by_machine == {
         "mainserver": ["base", "health"],
-        "research": ["base", "mounts", "runtime", "health"],
+        "research": ["base", "mounts", "runtime", "kubernetes", "health"],
         "storage": ["base", "storage", "health"],
-        "master": ["base", "runtime", "health"],
+        "master": ["base", "runtime", "kubernetes", "health"],
         "registry": ["base", "registry", "health"],
-        "worker": ["base", "mounts", "runtime", "health"],
+        "worker": ["base", "mounts", "runtime", "kubernetes", "health"],
     }
+    base = next(step for step in steps if step.name == "base")
+    known = {fact: Reading(0, "") for fact in base.facts}
+    # The control plane is known by a name of its own everywhere.
+    assert any("192.168.10.50 cluster" in change.diff for change in base.changes(known))
     mounts = next(step for step in steps if (step.machine, step.name) == ("worker", "mounts"))
     assert set(mounts.after) == {("storage", "storage"), ("worker", "base")}
 

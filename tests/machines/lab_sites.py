@@ -26,7 +26,7 @@ registry:
   user: mlops
   password: {{file: .mlops/registry-password}}
 network: {{cidr: {network}.0/24, gateway: {network}.1}}
-hosts:
+{more}hosts:
   storage: {{address: {storage}, roles: [storage], ssh: {{user: admin, key: {key}}}}}
   registry: {{address: {registry}, roles: [registry], ssh: {{user: admin, key: {key}}}}}
 """
@@ -39,10 +39,10 @@ class LabSite:
     """Machines ``storage``, ``registry`` and nodes of a lab, and the checkout ``root`` whose site they are.
 
     Args:
-        nodes: more machines, by name, with their roles.
+        nodes: more machines, by name, with their roles. more: sections of the site's file.
     """
 
-    def __init__(self, lab: Lab, root: Path, nodes: Mapping[str, str] | None = None) -> None:
+    def __init__(self, lab: Lab, root: Path, nodes: Mapping[str, str] | None = None, more: str = "") -> None:
         self.root = root
         self.home = root / ".mlops"
         nodes = nodes or {}
@@ -53,6 +53,7 @@ class LabSite:
             registry=self.machines["registry"].address,
             network=lab.network,
             key=lab.key,
+            more=more,
         )
         for name, roles in nodes.items():
             text += NODE.format(name=name, roles=roles, address=self.machines[name].address, key=lab.key)

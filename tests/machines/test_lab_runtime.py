@@ -9,11 +9,12 @@ from pathlib import Path
 
 import httpx
 import pytest
-from lab import Lab, LabError
+from lab import Lab, LabError, LabMachine
 from lab_sites import LabSite
 
 from infra.site.engine import State
 from infra.site.kernel import FSTAB, SWAP_NOTE
+from infra.site.kubernetes import PACKAGES
 
 pytestmark = pytest.mark.machine
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -22,12 +23,32 @@ set -eu
 password=$(cat /root/registry-password)
 exec ctr content fetch --hosts-dir /etc/containerd/certs.d --user "mlops:$password" "$1"
 """
+KUBERNETES = "kubernetes: {version: 1.33.5, packages: system}\n"
+CONTROL = """\
+Package: {name}
+Version: {version}-1.1
+Architecture: all
+Maintainer: the tests
+Description: stands for a release of {name}: nothing but its name and version
+"""
+
+
+def offer(machine: LabMachine, *versions: str) -> None:
+    """Put Kubernetes' packages, empty ones, among those that the machine's apt can install."""
+    for name in PACKAGES:
+        for version in versions:
+            folder = machine.root / f"root/{name}-{version}"
+            (folder / "DEBIAN").mkdir(parents=True)
+            (folder / "DEBIAN/control").write_text(CONTROL.format(name=name, version=version))
+            machine.run("dpkg-deb", "--build", f"/root/{folder.name}", "/repo")
+    machine.run("sh", "-c", "cd /repo && apt-ftparchive packages . >Packages && apt-get -q update")
 
 
 @pytest.fixture(scope="module")
 def site(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> LabSite:
     """A registry and a worker, provisioned."""
-    made = LabSite(lab, tmp_path_factory.mktemp("checkout"), nodes={"worker": "control-plane, worker"})
+    made = LabSite(lab, tmp_path_factory.mktemp("checkout"), nodes={"worker": "control-plane, worker"}, more=KUBERNETES)
+    offer(made.machines["worker"], "1.33.4", "1.33.5", "1.33.6")
     (made.machines["worker"].root / "etc/fstab").write_text(
         "/dev/sda1 / ext4 defaults 0 1\n/dev/sda2 none swap sw 0 0\n"
     )
@@ -113,3 +134,30 @@ def test_a_registry_with_another_address_is_written_and_read_without_a_restart(s
     outcome = site.run(apply=True, steps=step)["worker", "runtime"]
     assert [item.what for item in outcome.changes] == [f"write /{files}/ca.crt"]
     assert worker.run("systemctl", "show", "-p", "ExecMainStartTimestampMonotonic", "containerd") == started
+
+
+def test_the_release_is_pinned_and_an_upgrade_of_the_system_leaves_it(site: LabSite) -> None:
+    worker = site.machines["worker"]
+    worker.run("sh", "-c", "DEBIAN_FRONTEND=noninteractive apt-get -q -y upgrade")
+    shown = worker.run("dpkg-query", "--show", "--showformat", "${Version} ", *PACKAGES)
+    assert shown.split() == ["1.33.5-1.1"] * 3
+    assert sorted(worker.run("apt-mark", "showhold").split()) == sorted(PACKAGES)
+
+
+def test_another_release_is_told_and_left_to_people(site: LabSite) -> None:
+    text = site.file.read_text()
+    site.file.write_text(text.replace("1.33.5", "1.33.6"))
+    step = [item for item in site.steps() if (item.machine, item.name) == ("worker", "kubernetes")]
+    outcome = site.run(apply=True, steps=step)["worker", "kubernetes"]
+    site.file.write_text(text)
+    assert outcome.error is not None
+    (problem,) = outcome.error.problems
+    assert "kubelet is 1.33.5-1.1" in problem.what
+    assert "kubernetes.version" in problem.remedy
+    assert "1.33.5-1.1" in site.machines["worker"].run("dpkg-query", "--show", "kubelet")
+
+
+def test_an_endpoint_is_a_name_that_every_machine_knows(site: LabSite) -> None:
+    for name in ("worker", "registry"):
+        said = site.machines[name].run("getent", "hosts", "cluster")
+        assert said.split() == [site.machines["worker"].address, "cluster"]
