@@ -38,12 +38,14 @@ class Cluster:
     services: IPv4Network
 
 
-def init_configuration(cluster: Cluster, name: str, address: str) -> str:
+def init_configuration(cluster: Cluster, name: str, address: str, *, works: bool = False) -> str:
     """Return the file for ``kubeadm init --config``, in YAML documents.
 
     Args:
         name, address: of the control plane's machine.
+        works: pods of everybody may run there; else only those that it needs itself.
     """
+    registration = _registration(name, address) | ({"taints": []} if works else {})
     return _documents(
         {
             "apiVersion": API,
@@ -51,7 +53,7 @@ def init_configuration(cluster: Cluster, name: str, address: str) -> str:
             # Without this, kubeadm makes a token of 24 hours; this one nobody is told, and joins make their own.
             "bootstrapTokens": [{"ttl": INIT_TTL, "description": "of kubeadm init", **_TOKEN_FOR}],
             "localAPIEndpoint": {"advertiseAddress": address, "bindPort": PORT},
-            "nodeRegistration": _registration(name, address),
+            "nodeRegistration": registration,
         },
         {
             "apiVersion": API,

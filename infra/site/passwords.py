@@ -1,12 +1,14 @@
-"""Passwords that the site gives: looked up where the site's file says, made where there is none yet."""
+"""Passwords and keys that the site gives: looked up where they are to be, made where there are none yet."""
 
 from __future__ import annotations
 
+import base64
 import secrets
 from pathlib import Path
 
 from configs.secret import PasswordReference
-from infra.password import password_path, read_password
+from infra.kubeadm.policy import KEY_BYTES
+from infra.password import password_in, password_path, read_password
 from infra.stack.credentials import write_private
 
 BYTES = 24
@@ -27,3 +29,15 @@ def find_or_make_password(reference: PasswordReference, what: str, root: Path, h
         path.parent.mkdir(parents=True, exist_ok=True)
         write_private(path, secrets.token_urlsafe(BYTES) + "\n")
     return read_password(reference, what, root, home)
+
+
+def find_or_make_key(path: Path, what: str) -> str:
+    """Return base 64 of ``KEY_BYTES`` random bytes, the same at every call for the same file (0600).
+
+    Raises:
+        UserError: others can read the file.
+    """
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_private(path, base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode() + "\n")
+    return password_in(path, what, "bring it back from a backup")

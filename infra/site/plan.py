@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from configs.problems import Problem, UserError
 from configs.registry import DOCKER_HUB, Registry
 from configs.site import SITE_FILE, Site
 from configs.storage import MountStorage, SmbStorage
+from infra.kubeadm.configuration import Cluster
 from infra.machines.ssh import make_key
 from infra.registry.containerd import containerd_files
 from infra.samba.client import Mount
 from infra.samba.server import Server
 from infra.site.authority import Authority
 from infra.site.base import base_step
+from infra.site.control_plane import control_plane_step
 from infra.site.health import health_step
 from infra.site.inventory import SiteMachine, holder, machines_of, site_folder
 from infra.site.kubernetes import kubernetes_step
 from infra.site.mounts import mount_step
-from infra.site.passwords import find_or_make_password
+from infra.site.passwords import find_or_make_key, find_or_make_password
+from infra.site.pod_network import pod_network_step
 from infra.site.registry import RegistryServer, registry_step
 from infra.site.runtime import runtime_step
 from infra.site.step import Step
 from infra.site.storage import storage_step
+from infra.site.worker import join_step
 
 RUN_USER = "10001"
 """The account that pods run as, in the image and so on every machine's mount."""
@@ -56,6 +60,9 @@ def site_steps(site: Site, root: Path, home: Path) -> list[Step]:
         server = _registry_server(site, site.registry, registry, root, home)
         steps.append(registry_step(registry.name, server, ((registry.name, "base"),)))
     steps += _node_steps(site, registry, machines, root, home)
+    if site.kubernetes is not None and site.network is not None and control_plane is not None:
+        wanted = Cluster(site.kubernetes.version, site.kubernetes.endpoint, site.network.pods, site.network.services)
+        steps += _cluster_steps(wanted, control_plane, machines, home)
     # Last, so that what a step has just started is seen as well.
     return steps + [
         health_step(name, tuple((step.machine, step.name) for step in steps if step.machine == name))
@@ -136,6 +143,22 @@ def _node_steps(
         if site.kubernetes is not None:
             steps.append(kubernetes_step(machine.name, site.kubernetes, ((machine.name, "runtime"),)))
     return steps
+
+
+def _cluster_steps(
+    wanted: Cluster, control_plane: SiteMachine, machines: dict[str, SiteMachine], home: Path
+) -> Iterator[Step]:
+    name = control_plane.name
+    # Outside the cluster: a control plane with a new disk needs it for what is restored.
+    key = find_or_make_key(site_folder(home) / "encryption-key", "the key of the cluster's secrets")
+    works = "worker" in control_plane.roles
+    before = ((name, "kubernetes"),)
+    yield control_plane_step(name, control_plane.address, wanted, key, before, works=works)
+    yield pod_network_step(name, wanted, ((name, "control-plane"),))
+    for machine in machines.values():
+        if "worker" in machine.roles and machine is not control_plane:
+            after = ((machine.name, "kubernetes"), (name, "control-plane"))
+            yield join_step(machine.name, machine.address, wanted, name, after)
 
 
 def _registry_ca(registry: Registry, holds: SiteMachine | None, root: Path, home: Path) -> str | None:

@@ -31,11 +31,11 @@ def test_the_example_site_has_the_steps_of_its_roles(thesis: Site, tmp_path: Pat
         by_machine.setdefault(step.machine, []).append(step.name)
     assert by_machine == {
         "mainserver": ["base", "health"],
-        "research": ["base", "mounts", "runtime", "kubernetes", "health"],
+        "research": ["base", "mounts", "runtime", "kubernetes", "join", "health"],
         "storage": ["base", "storage", "health"],
-        "master": ["base", "runtime", "kubernetes", "health"],
+        "master": ["base", "runtime", "kubernetes", "control-plane", "pod-network", "health"],
         "registry": ["base", "registry", "health"],
-        "worker": ["base", "mounts", "runtime", "kubernetes", "health"],
+        "worker": ["base", "mounts", "runtime", "kubernetes", "join", "health"],
     }
     base = next(step for step in steps if step.name == "base")
     known = {fact: Reading(0, "") for fact in base.facts}
@@ -48,13 +48,27 @@ def test_the_example_site_has_the_steps_of_its_roles(thesis: Site, tmp_path: Pat
 def test_passwords_and_keys_are_made_once_and_for_their_owner_only(thesis: Site, tmp_path: Path) -> None:
     home = tmp_path / ".mlops"
     site_steps(thesis, tmp_path, home)
-    made = [*(tmp_path / "home").rglob("*-password"), *home.rglob("*.key")]
-    assert sorted(path.name for path in made) == ["ca.key", "registry-password", "registry.key", "share-password"]
+    made = [*(tmp_path / "home").rglob("*-password"), *home.rglob("*.key"), *home.rglob("*-key")]
+    assert sorted(path.name for path in made) == [
+        "ca.key",
+        "encryption-key",
+        "registry-password",
+        "registry.key",
+        "share-password",
+    ]
     assert {path.stat().st_mode & 0o777 for path in made} == {0o600}
     before = {path: path.read_bytes() for path in made}
     assert len(set(before.values())) == len(made)
     site_steps(thesis, tmp_path, home)
     assert {path: path.read_bytes() for path in made} == before
+
+
+def test_a_worker_joins_when_the_control_plane_is_there(thesis: Site, tmp_path: Path) -> None:
+    joins = [step for step in site_steps(thesis, tmp_path, tmp_path / ".mlops") if step.name == "join"]
+    assert [step.machine for step in joins] == ["research", "worker"]
+    assert {("master", "control-plane"), ("worker", "kubernetes")} == set(joins[1].after)
+    # A check on a schedule makes no clusters.
+    assert not any(step.repairable for step in joins)
 
 
 def test_no_step_shows_a_secret(thesis: Site, tmp_path: Path) -> None:

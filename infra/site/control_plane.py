@@ -1,0 +1,113 @@
+"""Step ``control-plane``: ``kubeadm init``, once. Never a reset: half done it is gone on with, down it is started.
+
+Two markers tell apart what looks alike: a control plane that was never begun, one whose ``kubeadm init`` was killed,
+and one that is whole and only does not answer now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from infra.kubeadm.configuration import AUDIT_POLICY, ENCRYPTION, Cluster, init_configuration
+from infra.kubeadm.joining import FOLDER
+from infra.kubeadm.policy import audit_policy, encryption_configuration
+from infra.machines.commands import Command, File
+from infra.site.facts import Fact, Facts
+from infra.site.reading import file_changes, file_fact, unit_changes, unit_fact
+from infra.site.step import Change, Step
+
+CONFIGURATION = FOLDER / "mlops-kubeadm.yaml"
+BEGUN = File(FOLDER / "mlops-begun", "kubeadm was started here by the site, on a machine without Kubernetes.\n")
+MADE = File(FOLDER / "mlops-made", "kubeadm has ended here. Without this file it would be started again.\n")
+KUBELET = "kubelet.service"
+ADMIN = FOLDER / "admin.conf"
+# What an init or join that was killed has left, and would refuse to go on with.
+LEFT_BY_INIT = (
+    "DirAvailable--var-lib-etcd",
+    *(
+        f"FileAvailable--etc-kubernetes-manifests-{name}.yaml"
+        for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd")
+    ),
+    *(f"Port-{port}" for port in (6443, 10250, 10257, 10259, 2379, 2380)),
+)
+_INIT_S = 1200
+_WAIT_S = 180
+_KUBECTL = ("kubectl", f"--kubeconfig={ADMIN}", "--request-timeout=10s")
+READY = Fact((*_KUBECTL, "get", "--raw", "/readyz"))
+_THERE = Fact(("sh", "-c", f"ls {ADMIN} {FOLDER}/kubelet.conf 2>/dev/null | grep ."))
+
+
+def control_plane_step(
+    machine: str,
+    address: str,
+    cluster: Cluster,
+    encryption_key: str,
+    after: tuple[tuple[str, str], ...],
+    *,
+    works: bool = False,
+) -> Step:
+    """Return the step that makes ``machine`` the control plane.
+
+    Args:
+        encryption_key: of :func:`infra.kubeadm.policy.encryption_configuration`; without it the cluster's secrets are
+            lost, so it is kept with the site.
+        works: it is a worker as well.
+    """
+    files = (
+        File(AUDIT_POLICY, audit_policy(), 0o600),
+        File(ENCRYPTION, encryption_configuration(encryption_key), 0o600, secret=True),
+        File(CONFIGURATION, init_configuration(cluster, machine, address, works=works), 0o600),
+    )
+
+    def changes(facts: Facts) -> Iterator[Change]:
+        differing = [change for file in files for change in file_changes(file, facts)]
+        if not facts[file_fact(MADE)].ok:
+            if facts[_THERE].ok and not facts[file_fact(BEGUN)].ok:
+                yield foreign_node(facts[_THERE].text)
+                return
+            yield from differing
+            yield _init(begun=facts[file_fact(BEGUN)].ok)
+            return
+        started = unit_changes(KUBELET, facts)
+        yield from started
+        if not started and not facts[READY].ok:
+            wait = f"for i in $(seq {_WAIT_S // 3}); do {' '.join(READY.argv)} && exit; sleep 3; done; exit 1"
+            told = " ".join(facts[READY].text.split())
+            yield Change("wait for the API server", told, (Command(("sh", "-c", wait), timeout_s=_WAIT_S * 5),))
+        # Its own files are read at init only: what has changed in them since is not in the cluster.
+        for change in differing if facts[READY].ok and not started else ():
+            yield Change(
+                change.what,
+                change.why,
+                diff=change.diff,
+                by_hand="the cluster was made by another configuration: change it by https://kubernetes.io/docs/tasks/"
+                f"administer-cluster/kubeadm/kubeadm-reconfigure/, then write it to {change.what.split()[1]}",
+            )
+
+    facts = (*map(file_fact, (*files, BEGUN, MADE)), _THERE, unit_fact(KUBELET), READY)
+    # Not by a scheduled check: a machine that has lost its disk would become another, empty cluster.
+    return Step("control-plane", machine, facts, changes, after, repairable=False)
+
+
+def foreign_node(found: str) -> Change:
+    """Return that a machine belongs to a cluster which this site has not made."""
+    return Change(
+        "make it a node of this site",
+        f"it is one already, of a cluster that this site has not made ({' '.join(found.split())})",
+        by_hand=f"if it is the site's own, say so: `touch {MADE.path}`; else take it out of that cluster first",
+    )
+
+
+def ignored(errors: tuple[str, ...]) -> str:
+    """Return the option by which kubeadm goes on with what it has left itself."""
+    return f"--ignore-preflight-errors={','.join(errors)}"
+
+
+def _init(*, begun: bool) -> Change:
+    config = f"--config={CONFIGURATION}"
+    # The strict look comes before the marker: a disk with the data of an older cluster is never taken for our own.
+    first = (Command(("kubeadm", "init", "phase", "preflight", config), timeout_s=_INIT_S), BEGUN)
+    init = Command(("kubeadm", "init", config, "--skip-token-print", ignored(LEFT_BY_INIT)), timeout_s=_INIT_S)
+    why = "kubeadm init was cut off" if begun else "there is no cluster yet"
+    enable = Command(("systemctl", "enable", KUBELET))
+    return Change("run kubeadm init", why, (*(() if begun else first), enable, init, MADE))

@@ -1,0 +1,86 @@
+"""Step ``join``: ``kubeadm join`` of a worker, by a token of minutes and the control plane's own CA."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from configs.problems import Problem, UserError
+from infra.kubeadm.configuration import Cluster, join_configuration
+from infra.kubeadm.joining import FOLDER, read_token, token_command
+from infra.machines.commands import Command, File, Removal
+from infra.site.control_plane import BEGUN, KUBELET, MADE, foreign_node, ignored
+from infra.site.facts import Fact, Facts
+from infra.site.reading import absent_changes, absent_fact, file_fact, unit_changes, unit_fact
+from infra.site.step import Change, Relay, Step
+
+JOIN = FOLDER / "mlops-join.yaml"
+LEFT_BY_JOIN = (
+    "FileAvailable--etc-kubernetes-kubelet.conf",
+    "FileAvailable--etc-kubernetes-bootstrap-kubelet.conf",
+    "FileAvailable--etc-kubernetes-pki-ca.crt",
+    "Port-10250",
+)
+_KUBELET_CONF = FOLDER / "kubelet.conf"
+_JOIN_S = 600
+_THERE = Fact(("ls", str(_KUBELET_CONF)))
+# Whatever becomes of it, the token does not stay on the disk.
+_RUN = f"trap 'rm -f {JOIN}' EXIT; kubeadm join --config {JOIN} \"$@\""
+_CHECK = f"kubeadm join phase preflight --config {JOIN} || {{ rm -f {JOIN}; exit 1; }}"
+
+
+def join_step(
+    machine: str, address: str, cluster: Cluster, control_plane: str, after: tuple[tuple[str, str], ...]
+) -> Step:
+    """Return the step that makes ``machine`` a node.
+
+    Args:
+        control_plane: the machine that is asked for the token.
+    """
+    # As this node, which may read itself; the cluster's own name for it is the machine's.
+    listed = Fact(
+        ("kubectl", f"--kubeconfig={_KUBELET_CONF}", "--request-timeout=10s", "get", "node", machine, "-o=name")
+    )
+
+    def changes(facts: Facts) -> Iterator[Change]:
+        begun, made = facts[file_fact(BEGUN)].ok, facts[file_fact(MADE)].ok
+        if not made:
+            if facts[_THERE].ok and not begun:
+                yield foreign_node(facts[_THERE].text)
+                return
+            yield _join(machine, address, cluster, control_plane, begun=begun)
+            return
+        yield from absent_changes(JOIN, facts, "a join was cut off, and its token is in there")
+        started = unit_changes(KUBELET, facts)
+        yield from started
+        if not started and not facts[listed].ok:
+            told = " ".join(facts[listed].text.split())
+            yield Change(
+                "be a node of the cluster",
+                f"the cluster does not say that it is one: {told}",
+                by_hand="if the node was deleted on purpose, remove the machine from the site's file; else look at the "
+                f"control plane, and at `journalctl -u {KUBELET}` here",
+            )
+
+    facts = (*map(file_fact, (BEGUN, MADE)), _THERE, absent_fact(JOIN), unit_fact(KUBELET), listed)
+    return Step("join", machine, facts, changes, after, repairable=False)
+
+
+def _join(machine: str, address: str, cluster: Cluster, control_plane: str, *, begun: bool) -> Change:
+    def then(said: str) -> tuple[Command | File | Removal, ...]:
+        try:
+            token, digest = read_token(said)
+        except ValueError as error:
+            where = f"{control_plane}, asked for a token"
+            raise UserError(Problem(where, str(error), "look there: `kubeadm token list`")) from None
+        text = join_configuration(cluster, machine, address, token, digest)
+        first = (Command(("sh", "-c", _CHECK), timeout_s=_JOIN_S), BEGUN)
+        return (
+            File(JOIN, text, 0o600, secret=True),
+            *(() if begun else first),
+            Command(("systemctl", "enable", KUBELET)),
+            Command(("sh", "-c", _RUN, "sh", ignored(LEFT_BY_JOIN)), timeout_s=_JOIN_S),
+            MADE,
+        )
+
+    why = "kubeadm join was cut off" if begun else "it is no node yet"
+    return Change(f"join the cluster of {control_plane}", why, (Relay(control_plane, token_command(machine), then),))
