@@ -23,6 +23,7 @@ set -eu
 password=$(cat /root/registry-password)
 exec ctr content fetch --hosts-dir /etc/containerd/certs.d --user "mlops:$password" "$1"
 """
+STEPS = ("base", "registry", "runtime", "kubernetes")
 KUBERNETES = "kubernetes: {version: 1.33.5, packages: system}\n"
 CONTROL = """\
 Package: {name}
@@ -52,8 +53,8 @@ def site(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> LabSite:
     (made.machines["worker"].root / "etc/fstab").write_text(
         "/dev/sda1 / ext4 defaults 0 1\n/dev/sda2 none swap sw 0 0\n"
     )
-    # The share's mount needs a kernel with cifs: all but that.
-    wanted = [step for step in made.steps() if step.machine != "storage" and step.name != "mounts"]
+    # The share's mount needs a kernel with cifs, and a cluster the real packages: all but those.
+    wanted = [step for step in made.steps() if step.machine != "storage" and step.name in STEPS]
     outcomes = made.run(apply=True, steps=wanted)
     assert {key: item.error for key, item in outcomes.items() if item.error} == {}
     assert outcomes["worker", "runtime"].state is State.CHANGED
