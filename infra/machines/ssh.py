@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,6 +20,7 @@ from configs.problems import Problem
 from infra.machines.commands import Command, File, Removal
 from infra.machines.exchange import Outcome, exchange
 from infra.machines.host_keys import host_key_error, known_hosts
+from infra.machines.sockets import SocketFolder
 from infra.machines.trouble import (
     ConnectionLost,
     Login,
@@ -29,6 +28,7 @@ from infra.machines.trouble import (
     command_words,
     connection_error,
     last_lines,
+    no_key,
     not_root,
 )
 
@@ -75,8 +75,7 @@ class Machine:
     def __init__(self, login: Login, folder: Path) -> None:
         self.login = login
         self._folder = folder
-        # A socket's path has 104 characters at most: a checkout's own folder may be longer.
-        self._sockets = Path(tempfile.mkdtemp(prefix="mlops-ssh-"))
+        self._sockets = SocketFolder()
         self._ssh = self._words()
 
     def run(self, command: Command, *, on_line: Callable[[str], None] | None = None) -> Done:
@@ -145,7 +144,7 @@ class Machine:
         """End the connection."""
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
             subprocess.run([*self._ssh, "-O", "exit", self.login.address], capture_output=True, timeout=5, check=False)
-        shutil.rmtree(self._sockets, ignore_errors=True)
+        self._sockets.remove()
 
     def __enter__(self) -> Self:
         return self
@@ -169,7 +168,7 @@ class Machine:
             "ServerAliveInterval": str(ALIVE_S),
             "ServerAliveCountMax": str(ALIVE_COUNT),
             "ControlMaster": "auto",
-            "ControlPath": f"{self._sockets}/%C",
+            "ControlPath": f"{self._sockets.path}/%C",
             "ControlPersist": str(_STAYS_S),
             "ForwardAgent": "no",
             "LogLevel": "ERROR",
@@ -185,6 +184,9 @@ class Machine:
         timeout_s: float,
         on_line: Callable[[str], None] | None = None,
     ) -> Outcome:
+        # Without its private half, that of an agent may be meant.
+        if not self.login.key.exists() and not self.login.key.with_name(f"{self.login.key.name}.pub").exists():
+            raise no_key(self.login)
         root = () if self.login.user == "root" else ("sudo", "-n")
         return exchange((*self._ssh, self.login.address), root, argv, given, timeout_s, on_line)
 

@@ -91,6 +91,14 @@ def connection_error(login: Login, said: str) -> MachineError:
     return ConnectionLost(Problem(login.name, f"ssh cannot connect: {told[-1] if told else 'no reason'}", remedy))
 
 
+def no_key(login: Login) -> MachineError:
+    """Return that our private key for a machine is not there, so that no login is tried."""
+    remedy = (
+        f"name the file of your private key: `ssh: {{key: PATH}}`; or make one: `ssh-keygen -t ed25519 -f {login.key}`"
+    )
+    return MachineError(Problem(login.name, f"our key {login.key} is not there", remedy))
+
+
 def not_root(login: Login, said: str) -> MachineError:
     """Return that a login works and lets nobody become root, by what the machine ``said`` to that."""
     told = said.strip().splitlines()

@@ -109,7 +109,7 @@ def test_host_keys_are_pinned_by_name(there: LabMachine, tmp_path: Path) -> None
     [
         ({"user": "nobody"}, "does not let nobody in", "authorized_keys"),
         ({"port": 4}, "port 4, refuses", "`ssh: {port: N}`"),
-        ({"key": Path("/nowhere/key")}, "does not let admin in with /nowhere/key", "authorized_keys"),
+        ({"key": Path("/nowhere/key")}, "our key /nowhere/key is not there", "`ssh: {key: PATH}`"),
     ],
 )
 def test_what_keeps_us_out_is_one_sentence_and_a_remedy(
