@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, model_validator
 
 from configs.loading import Keys, Mistake, Section
 
 Role = Literal["storage", "registry", "control-plane", "worker"]
 Driver = Literal["virtualbox", "libvirt", "qemu"]
+Accelerator = Literal["kvm", "tcg"]
 
 HOSTNAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 """One label of RFC 1123, in lower case as Kubernetes wants its nodes' names."""
@@ -60,8 +61,32 @@ class Host(Section):
     bridge: str | None = Field(
         None, pattern=r"^\S{1,64}$", description="the host's interface that its VMs are bridged to"
     )
+    accelerator: Accelerator = Field(
+        "kvm", description="of libvirt and qemu; tcg: no processor's help is needed, and all is some ten times slower"
+    )
     memory_mb: int | None = Field(None, ge=512, description="left out: nobody checks the sum of its VMs")
     roles: tuple[Role, ...] = ()
+
+
+class VmImage(Section):
+    """The image that all VMs begin as: Ubuntu 22.04 or newer, or Debian 12 or newer, with cloud-init."""
+
+    url: str | None = Field(None, pattern=r"^https?://[^\s@]+$", description="where hosts download it")
+    file: str | None = Field(None, pattern=r"^/\S+$", description="or its path on every host that runs VMs")
+    sha256: Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{64}$"), AfterValidator(str.lower)] = Field(
+        description="as its publisher's SHA256SUMS says"
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.url is None) == (self.file is None):
+            raise ValueError("give one of `url:` and `file:`")
+        return self
+
+    @property
+    def source(self) -> str:
+        """Return its address, or its path, which begins with a slash."""
+        return self.url or self.file or ""
 
 
 class Vm(Section):

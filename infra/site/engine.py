@@ -9,15 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from graphlib import TopologicalSorter
 
 from configs.problems import Problem, UserError
-from infra.machines.commands import Command, File
+from infra.site.acting import act, undo
 from infra.site.facts import FACT_TIMEOUT_S, Facts, facts_script, read_answers
 from infra.site.reach import Reachable
-from infra.site.step import Action, Change, Relay, Step
+from infra.site.step import Change, Step
 
 Key = tuple[str, str]
 """A step: its machine and its name."""
@@ -48,7 +48,7 @@ class Outcome:
     """What became of a step.
 
     Attributes:
-        changes: what was applied, or would be in a dry run.
+        changes: what was applied, or would be in a dry run; of a failed step, the last one may be half done.
         error: why it failed; None when it did not.
         began, ended: seconds since the run's start.
     """
@@ -71,6 +71,7 @@ def run_steps(
     *,
     apply: bool,
     only_repairs: bool = False,
+    keep: bool = False,
 ) -> dict[Key, Outcome]:
     """Run all steps, each as soon as those before it are done.
 
@@ -78,6 +79,7 @@ def run_steps(
         machines: by name, all that steps name.
         apply: False: only say what differs.
         only_repairs: apply what a check may mend by itself, and only say what else differs.
+        keep: what a step has made new stays when it fails.
 
     Returns:
         For each step its outcome; a step after a failed one is ``LEFT_OUT``.
@@ -102,11 +104,14 @@ def run_steps(
                     order.done(key)
                     continue
                 does = apply and (step.repairable or not only_repairs)
-                running[pool.submit(_run_step, step, machines, report, start, apply=does)] = key
+                job = pool.submit(_run_step, step, machines, report, start, apply=does, makes=not only_repairs)
+                running[job] = key
             if running:
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     key = running.pop(future)
                     outcomes[key] = future.result()
+                    if outcomes[key].state is State.FAILED and not keep:
+                        outcomes[key] = _undone(by_key[key], outcomes, by_key, machines, report)
                     order.done(key)
     return {key: outcomes[key] for key in by_key}
 
@@ -117,16 +122,20 @@ def problems_of(outcomes: Mapping[Key, Outcome]) -> list[Problem]:
     return list(dict.fromkeys(found))
 
 
-def _run_step(step: Step, machines: Mapping[str, Reachable], report: Report, start: float, *, apply: bool) -> Outcome:
+def _run_step(
+    step: Step, machines: Mapping[str, Reachable], report: Report, start: float, *, apply: bool, makes: bool
+) -> Outcome:
     began = _since(start)
     applied: list[Change] = []
     try:
-        machine = machines[step.machine]
+        machine = machines[step.where]
         report(step, State.READING, "")
+        if apply and step.boots_s:
+            machine.wait_until_reachable(step.boots_s, lambda why: report(step, State.READING, why))
         # Some facts mean something only when others hold: a login, once the server runs. So a step may take rounds.
         for _ in range(ROUNDS):
             changes = tuple(step.changes(_read(step, machine)))
-            if not changes or not apply:
+            if not changes or not apply or (not makes and any(change.undo for change in changes)):
                 state = State.CHANGED if applied else State.DIFFERS if changes else State.FITS
                 report(step, state, _told(applied or changes))
                 return Outcome(state, tuple(applied) or changes, began=began, ended=_since(start))
@@ -136,9 +145,9 @@ def _run_step(step: Step, machines: Mapping[str, Reachable], report: Report, sta
                 break
             for change in changes:
                 report(step, State.APPLYING, change.what)
+                applied.append(change)
                 for action in change.actions:
-                    _act(action, machine, machines, lambda line: report(step, State.APPLYING, line))
-            applied += changes
+                    act(action, machine, machines, lambda line: report(step, State.APPLYING, line))
         raise UserError(
             [
                 Problem(f"{step.machine}, step {step.name}", f"was done, yet {item.why}: {item.what}", _LOOK)
@@ -170,18 +179,29 @@ def _read(step: Step, machine: Reachable) -> Facts:
         raise UserError(Problem(where, f"the machine's answers cannot be read: {error}", "run it again")) from None
 
 
-def _act(action: Action, machine: Reachable, machines: Mapping[str, Reachable], on_line: Callable[[str], None]) -> None:
-    if isinstance(action, Command):
-        machine.run(action, on_line=on_line)
-    elif isinstance(action, File):
-        machine.write(action)
-    elif isinstance(action, Relay):
-        # Without its lines: what is handed on may be secret.
-        said = machines[action.machine].run(action.command).stdout
-        for following in action.then(said):
-            _act(following, machine, machines, on_line)
-    else:
-        machine.remove(action)
+def _undone(
+    step: Step,
+    outcomes: Mapping[Key, Outcome],
+    by_key: Mapping[Key, Step],
+    machines: Mapping[str, Reachable],
+    report: Report,
+) -> Outcome:
+    """Undo what a failed step, and those that it vouches for, have made new; return its outcome and that."""
+    key = (step.machine, step.name)
+    done = [other for other in step.vouches_for if other in outcomes and outcomes[other].state is State.CHANGED]
+    said = [
+        problem
+        for other in (key, *done)
+        for problem in undo(
+            by_key[other], outcomes[other].changes, machines, lambda line: report(step, State.FAILED, line)
+        )
+    ]
+    failed = outcomes[key]
+    if not said or failed.error is None:
+        return failed
+    error = UserError([*failed.error.problems, *said])
+    report(step, State.FAILED, str(error))
+    return replace(failed, error=error)
 
 
 def _failed(outcome: Outcome | None) -> bool:

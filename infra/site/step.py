@@ -38,6 +38,9 @@ class Change:
         what: will be done, as ``restart smbd``. why: the fact that asks for it, as ``its configuration has changed``.
         diff: of a file that is no secret, as ``diff -u`` shows it.
         by_hand: not empty: nothing is done, because it could lose data; the text says what a person has to do.
+        undo: of a change that makes something which was not there, as a virtual machine: what removes it again, however
+            far the actions came. Done when the step fails, or one that vouches for it; a scheduled check leaves such a
+            change to a person.
     """
 
     what: str
@@ -45,6 +48,7 @@ class Change:
     actions: tuple[Action, ...] = ()
     diff: str = ""
     by_hand: str = ""
+    undo: tuple[Action, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,9 @@ class Step:
         changes: pure; a fact that could not be read (a command not found) is a reading like any other.
         after: steps, as (machine, name), that have to be done before.
         repairable: whether a scheduled check may apply it by itself.
+        at: the machine that is asked and changed, where it is another one: the host of a virtual machine.
+        boots_s: seconds that the machine may take to answer, because it is starting.
+        vouches_for: steps whose new things are worth nothing if this one fails: they are undone then.
     """
 
     name: str
@@ -65,3 +72,11 @@ class Step:
     changes: Callable[[Facts], Iterable[Change]] = field(repr=False)
     after: tuple[tuple[str, str], ...] = ()
     repairable: bool = True
+    at: str = ""
+    boots_s: float = 0
+    vouches_for: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def where(self) -> str:
+        """Return the machine that is asked and changed."""
+        return self.at or self.machine

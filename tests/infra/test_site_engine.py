@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,14 @@ class Folder:
 
     def remove(self, removal: Removal) -> None:
         (self.path / removal.path).unlink(missing_ok=True)
+
+    def wait_until_reachable(self, timeout_s: float, on_wait: Callable[[str], None]) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not (self.path / "up").exists():
+            if time.monotonic() > deadline:
+                raise UserError(Problem(self.path.name, "does not answer"))
+            on_wait("is not up")
+            time.sleep(0.02)
 
 
 @pytest.fixture
@@ -148,3 +157,59 @@ def test_what_one_machine_says_is_handed_to_another(machines: dict[str, Folder])
     run_steps([step], machines, hear, apply=True)
     assert (machines["a"].path / "token").read_text() == "s3cret"
     assert "s3cret" not in "".join(told)
+
+
+def maker(*then: str) -> Step:
+    """A step that makes `new` at machine `b` for machine `a`, beside what is there already, and then runs a command."""
+    fact = Fact(("test", "-e", "new"))
+
+    def changes(facts: Facts) -> Iterator[Change]:
+        if not facts[fact].ok:
+            made = (Command(("touch", "new")), *([Command(then)] if then else []))
+            yield Change("make new", "is not there", made, undo=(Command(("rm", "new")),))
+
+    return Step("vm", "a", (fact,), changes, at="b")
+
+
+def test_what_a_failed_step_has_made_new_is_undone_unless_it_is_to_be_kept(machines: dict[str, Folder]) -> None:
+    (machines["b"].path / "old").touch()
+    outcome = run([maker("false")], machines)["a", "vm"]
+    assert [path.name for path in machines["b"].path.iterdir()] == ["old"]
+    assert [problem.what for problem in problems_of({("a", "vm"): outcome})] == [
+        "`false` failed",
+        "was undone: make new",
+    ]
+    assert run([maker("false")], machines, keep=True)["a", "vm"].state is State.FAILED
+    assert {path.name for path in machines["b"].path.iterdir()} == {"old", "new"}
+
+
+def test_a_step_that_vouches_for_another_undoes_what_that_has_made_in_the_same_run(machines: dict[str, Folder]) -> None:
+    key = ("a", "vm")
+    doubt = replace(touch("a", "ready", key, does=("false",)), vouches_for=(key,))
+    outcomes = run([maker(), doubt], machines)
+    assert [item.state for item in outcomes.values()] == [State.CHANGED, State.FAILED]
+    assert "was undone: make new" in str(outcomes["a", "ready"].error)
+    assert not (machines["b"].path / "new").exists()
+    # What was there before the run stays, whatever fails.
+    (machines["b"].path / "new").touch()
+    assert run([maker(), doubt], machines)["a", "ready"].state is State.FAILED
+    assert (machines["b"].path / "new").exists()
+
+
+def test_what_cannot_be_undone_is_told(machines: dict[str, Folder]) -> None:
+    outcome = run([maker("sh", "-c", "rm new; exit 1")], machines)["a", "vm"]
+    assert "could not be undone: make new: `rm` failed" in str(outcome.error)
+
+
+def test_a_check_makes_nothing_new(machines: dict[str, Folder]) -> None:
+    assert run([maker()], machines, only_repairs=True)["a", "vm"].state is State.DIFFERS
+    assert not (machines["b"].path / "new").exists()
+
+
+def test_a_machine_that_is_starting_is_waited_for(machines: dict[str, Folder]) -> None:
+    told: list[str] = []
+    steps = [replace(touch("a", "ready"), boots_s=20), touch("b", "up-a", does=("sh", "-c", "touch ../a/up up-a"))]
+    outcomes = run_steps(steps, machines, lambda step, state, detail: told.append(detail), apply=True)
+    assert {item.state for item in outcomes.values()} == {State.CHANGED}
+    late = run([replace(touch("b", "late"), boots_s=0.1)], machines)["b", "late"]
+    assert late.state is State.FAILED
