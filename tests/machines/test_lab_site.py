@@ -279,6 +279,7 @@ def flow(site: LabSite, name: str) -> subprocess.Popen[str]:
         "PREFECT_HOME": str(site.root / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # a busy machine starts it slowly
     }
     return subprocess.Popen(
         [sys.executable, "-c", f"from flows.{name}_site import {name}_site; {name}_site()"],
