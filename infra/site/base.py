@@ -1,4 +1,4 @@
-"""Step ``base``: what every machine of a site has: its name, the names of the others, the right time."""
+"""Step ``base``: what every machine of a site has: its name, the names of the others, the right time, no passwords."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from infra.machines.commands import Command, File
 from infra.site.facts import Fact, Facts
 from infra.site.reading import package_changes, packages_fact, unit_changes, unit_fact
+from infra.site.sshd import sshd_changes, sshd_facts
 from infra.site.step import Change, Step
 
 PACKAGES = ("ca-certificates", "curl", "nftables")
@@ -43,6 +44,7 @@ def base_step(machine: str, addresses: Mapping[str, str]) -> Step:
         yield from package_changes(PACKAGES if contained else PACKAGES + TIME, facts)
         if not contained:
             yield from unit_changes("chrony.service", facts)
+        yield from sshd_changes(facts)
 
     facts = (
         _HOSTNAME,
@@ -51,6 +53,7 @@ def base_step(machine: str, addresses: Mapping[str, str]) -> Step:
         packages_fact(PACKAGES),
         packages_fact(PACKAGES + TIME),
         unit_fact("chrony.service"),
+        *sshd_facts(),
     )
     return Step("base", machine, facts, changes)
 

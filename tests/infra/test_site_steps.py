@@ -15,6 +15,7 @@ from infra.site.facts import Fact, Reading, facts_script, read_answers
 from infra.site.health import health_step
 from infra.site.mounts import mount_step
 from infra.site.reading import file_changes, file_fact, package_changes, packages_fact, unit_changes, unit_fact
+from infra.site.sshd import DROP_IN, sshd_changes
 from infra.site.step import Change, Step
 
 RUNS = "LoadState=loaded\nUnitFileState=enabled\nActiveState=active\nNeedDaemonReload=no\nMarked=1\n"
@@ -120,6 +121,45 @@ def test_names_of_the_site_are_one_block_of_etc_hosts() -> None:
     assert hosts_text(cut_off, addresses) == f"10.0.0.1 printer\n{block}"
 
 
+BY_KEY_ONLY = {
+    file_fact(DROP_IN): as_read(DROP_IN),
+    unit_fact("ssh.service"): Reading(0, RUNS),
+    Fact(("sshd", "-T")): Reading(
+        0,
+        "port 22\npermitrootlogin without-password\npasswordauthentication no\n"
+        "kbdinteractiveauthentication no\npermitemptypasswords no\n",
+    ),
+}
+
+
+def sshd_found(known: Mapping[Fact, Reading]) -> list[Change]:
+    return list(sshd_changes({**BY_KEY_ONLY, **known}))
+
+
+def test_the_ssh_server_takes_no_passwords_and_is_reloaded_only_by_a_file_that_it_can_read() -> None:
+    assert sshd_found({}) == []
+    write, reload = sshd_found({file_fact(DROP_IN): Reading(1)})
+    assert write.actions[-1] == DROP_IN
+    trial, reloads, _ = reload.actions
+    assert isinstance(trial, Command)
+    assert isinstance(reloads, Command)
+    assert trial.argv[-1].startswith("sshd -t || { rm -f /etc/ssh/sshd_config.d/10-mlops.conf")
+    assert "reload" in reloads.argv[1]
+    # The run before was killed between file and reload.
+    marked = RUNS.replace("Marked=1", "Marked=0")
+    assert [change.what for change in sshd_found({unit_fact("ssh.service"): Reading(0, marked)})] == [reload.what]
+
+
+def test_an_ssh_server_that_goes_by_another_file_is_left_to_people() -> None:
+    said = Reading(
+        0, BY_KEY_ONLY[Fact(("sshd", "-T"))].text.replace("passwordauthentication no", "passwordauthentication yes")
+    )
+    (change,) = sshd_found({Fact(("sshd", "-T")): said})
+    assert "passwordauthentication yes" in change.why
+    assert "Include" in change.by_hand
+    assert not change.actions
+
+
 def test_a_container_has_the_clock_of_its_host() -> None:
     step = base_step("one", {"one": "192.168.10.1"})
     known = {
@@ -128,6 +168,7 @@ def test_a_container_has_the_clock_of_its_host() -> None:
         packages_fact(("ca-certificates", "curl", "nftables")): Reading(
             0, "ca-certificates ii  1\ncurl ii  1\nnftables ii  1\n"
         ),
+        **BY_KEY_ONLY,
     }
     assert changes(step, known) == []
     on_its_own = known | {Fact(("systemd-detect-virt", "--container", "--quiet")): Reading(1)}

@@ -23,6 +23,7 @@ from infra.machines.host_keys import pin
 from infra.site.engine import State
 from infra.site.inventory import site_folder
 from infra.site.lock import site_lock
+from infra.site.sshd import DROP_IN
 
 pytestmark = pytest.mark.machine
 CHECKOUT = Path(__file__).parents[2]
@@ -214,6 +215,32 @@ def test_the_firewall_lets_only_the_sites_network_in(site: LabSite, lab: Lab) ->
     socket.create_connection((machine.address, 445), 2).close()
     with pytest.raises(TimeoutError):
         socket.create_connection((machine.address, 445), 1, (f"{outside}.1", 0))
+
+
+def test_nobody_logs_in_by_a_password(site: LabSite) -> None:
+    machine = site.machines["storage"]
+    machine.run("sh", "-c", "echo admin:known | chpasswd")
+    said = machine.run("sshd", "-T")
+    assert "passwordauthentication no" in said
+    # What the server itself offers, to somebody without a key.
+    options = (
+        "-oBatchMode=yes",
+        "-oPubkeyAuthentication=no",
+        "-oStrictHostKeyChecking=no",
+        "-oUserKnownHostsFile=/dev/null",
+    )
+    ssh = ("ssh", "-F/dev/null", "-v", *options, f"admin@{machine.address}", "true")
+    tried = subprocess.run(ssh, capture_output=True, text=True, timeout=30, check=False)
+    assert "Permission denied (publickey)." in tried.stderr
+    # A file that the server cannot read is not left there to keep everybody out.
+    machine.run("rm", str(DROP_IN.path))
+    machine.run("sh", "-c", "echo nonsense >/etc/ssh/sshd_config.d/99-broken.conf")
+    step = [item for item in site.steps() if (item.machine, item.name) == ("storage", "base")]
+    error = site.run(apply=True, steps=step)["storage", "base"].error
+    assert "nonsense" in str(error)
+    assert not (machine.root / str(DROP_IN.path).lstrip("/")).exists()
+    machine.run("rm", "/etc/ssh/sshd_config.d/99-broken.conf")
+    assert site.run(apply=True, steps=step)["storage", "base"].state is State.CHANGED
 
 
 def test_drift_is_found_and_mended(site: LabSite) -> None:
