@@ -313,6 +313,25 @@ def test_rights_are_the_least() -> None:
         assert not _one(wanted, "Deployment", name)["spec"]["template"]["spec"]["automountServiceAccountToken"]
 
 
+@pytest.mark.parametrize("name", PLATFORMS)
+def test_no_pod_carries_the_token_of_the_default_account(name: str) -> None:
+    pods = [
+        item["spec"]["template"]["spec"]
+        for item in platform_manifests(PLATFORMS[name])
+        if "template" in item.get("spec", {})
+    ]
+    assert len(pods) >= 4
+    for pod in pods:
+        own = pod.get("serviceAccountName", "default") != "default"
+        assert own or pod["automountServiceAccountToken"] is False
+
+
+def test_the_namespace_is_closed_but_for_what_is_named_and_takes_folders_of_nodes() -> None:
+    wanted = PLATFORMS["folder of a node"]
+    assert _one(wanted, "NetworkPolicy", "mlops-closed")["spec"] == {"podSelector": {}, "policyTypes": ["Ingress"]}
+    assert namespace(wanted)["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "privileged"
+
+
 def test_a_changed_environment_is_another_worker() -> None:
     first, second = (
         _one(PLATFORMS[name], "Deployment", "worker")["spec"]["template"]["metadata"]["annotations"]

@@ -12,10 +12,16 @@ from infra.kubernetes.platform.wanted import Wanted
 SECRETS = {CREDENTIALS: KEYS, SHARE: share.SECRET_KEYS, REGISTRY: (".dockerconfigjson",)}
 """The Secrets that manifests may name, with their keys; they are made apart, so that no manifest holds a secret."""
 
+POD_SECURITY = "pod-security.kubernetes.io/enforce"
+"""Label of a namespace: which pods may run there (https://kubernetes.io/docs/concepts/security/pod-security-standards/)."""
+
 
 def namespace(wanted: Wanted) -> dict[str, Any]:
     """Return the namespace, which comes before all else."""
-    return manifest("v1", "Namespace", wanted.namespace, "namespace")
+    found = manifest("v1", "Namespace", wanted.namespace, "namespace")
+    # The cache, and a mounted share, are folders of the node, which clusters with stricter defaults take nowhere else.
+    found["metadata"]["labels"][POD_SECURITY] = "privileged"
+    return found
 
 
 def platform_manifests(wanted: Wanted) -> list[dict[str, Any]]:
