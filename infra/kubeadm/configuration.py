@@ -14,6 +14,8 @@ from typing import Any
 
 import yaml
 
+from infra.kubeadm.hardening import KUBELET, api_server_arguments, api_server_files
+
 API = "kubeadm.k8s.io/v1beta4"
 PORT = 6443
 CRI_SOCKET = "unix:///run/containerd/containerd.sock"
@@ -64,11 +66,12 @@ def init_configuration(cluster: Cluster, name: str, address: str, *, works: bool
             "networking": {"podSubnet": str(cluster.pods), "serviceSubnet": str(cluster.services)},
             "apiServer": {
                 "certSANs": [cluster.endpoint, name, address],
-                "extraArgs": _arguments(_API_SERVER),
+                "extraArgs": _arguments(_API_SERVER | api_server_arguments(cluster.version)),
                 "extraVolumes": [
                     _volume("audit-policy", AUDIT_POLICY),
                     _volume("audit-log", AUDIT_LOG.parent, writable=True),
                     _volume("encryption", ENCRYPTION),
+                    *(_volume(path.stem, path) for path in api_server_files(cluster.version)),
                 ],
             },
             "controllerManager": {
@@ -124,6 +127,7 @@ _KUBELET = {
     "protectKernelDefaults": True,
     "seccompDefault": True,
     "tlsMinVersion": _TLS,
+    **KUBELET,
     "podPidsLimit": 4096,
     # At a reboot trainings get the time to write a checkpoint.
     "shutdownGracePeriod": "90s",

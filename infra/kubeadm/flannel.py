@@ -110,7 +110,8 @@ def _daemons() -> dict[str, Any]:
             {"name": "run", "hostPath": {"path": "/run/flannel"}},
             {"name": "plugin", "hostPath": {"path": "/opt/cni/bin"}},
             {"name": "cni", "hostPath": {"path": "/etc/cni/net.d"}},
-            {"name": "configuration", "configMap": {"name": "kube-flannel-cfg"}},
+            # What is copied from it to the node is for root alone.
+            {"name": "configuration", "configMap": {"name": "kube-flannel-cfg", "defaultMode": 0o600}},
             {"name": "xtables-lock", "hostPath": {"path": "/run/xtables.lock", "type": "FileOrCreate"}},
         ],
     }

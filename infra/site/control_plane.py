@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from infra.kubeadm.configuration import AUDIT_POLICY, ENCRYPTION, Cluster, init_configuration
+from infra.kubeadm.hardening import KUBELET_CONFIG, api_server_files
 from infra.kubeadm.joining import FOLDER
 from infra.kubeadm.policy import audit_policy, encryption_configuration
 from infra.machines.commands import Command, File
 from infra.site.facts import Fact, Facts
+from infra.site.modes import mode_fact, private_changes
 from infra.site.reading import file_changes, file_fact, unit_changes, unit_fact
 from infra.site.step import Change, Step
 
@@ -56,6 +58,7 @@ def control_plane_step(
     files = (
         File(AUDIT_POLICY, audit_policy(), 0o600),
         File(ENCRYPTION, encryption_configuration(encryption_key), 0o600, secret=True),
+        *(File(path, text, 0o600) for path, text in api_server_files(cluster.version).items()),
         File(CONFIGURATION, init_configuration(cluster, machine, address, works=works), 0o600),
     )
 
@@ -68,6 +71,7 @@ def control_plane_step(
             yield from differing
             yield _init(begun=facts[file_fact(BEGUN)].ok)
             return
+        yield from private_changes(KUBELET_CONFIG, facts)
         started = unit_changes(KUBELET, facts)
         yield from started
         if not started and not facts[READY].ok:
@@ -84,7 +88,7 @@ def control_plane_step(
                 f"administer-cluster/kubeadm/kubeadm-reconfigure/, then write it to {change.what.split()[1]}",
             )
 
-    facts = (*map(file_fact, (*files, BEGUN, MADE)), _THERE, unit_fact(KUBELET), READY)
+    facts = (*map(file_fact, (*files, BEGUN, MADE)), _THERE, mode_fact(KUBELET_CONFIG), unit_fact(KUBELET), READY)
     # Not by a scheduled check: a machine that has lost its disk would become another, empty cluster.
     return Step("control-plane", machine, facts, changes, after, repairable=False)
 

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 
 from configs.problems import Problem, UserError
 from infra.kubeadm.configuration import Cluster, join_configuration
+from infra.kubeadm.hardening import KUBELET_CONFIG
 from infra.kubeadm.joining import FOLDER, read_token, token_command
 from infra.machines.commands import Command, File, Removal
 from infra.site.control_plane import BEGUN, KUBELET, MADE, foreign_node, ignored
 from infra.site.facts import Fact, Facts
+from infra.site.modes import mode_fact, private_changes
 from infra.site.reading import absent_changes, absent_fact, file_fact, unit_changes, unit_fact
 from infra.site.step import Change, Relay, Step
 
@@ -49,6 +51,7 @@ def join_step(
                 return
             yield _join(machine, address, cluster, control_plane, begun=begun)
             return
+        yield from private_changes(KUBELET_CONFIG, facts)
         yield from absent_changes(JOIN, facts, "a join was cut off, and its token is in there")
         started = unit_changes(KUBELET, facts)
         yield from started
@@ -61,7 +64,14 @@ def join_step(
                 f"control plane, and at `journalctl -u {KUBELET}` here",
             )
 
-    facts = (*map(file_fact, (BEGUN, MADE)), _THERE, absent_fact(JOIN), unit_fact(KUBELET), listed)
+    facts = (
+        *map(file_fact, (BEGUN, MADE)),
+        _THERE,
+        absent_fact(JOIN),
+        mode_fact(KUBELET_CONFIG),
+        unit_fact(KUBELET),
+        listed,
+    )
     return Step("join", machine, facts, changes, after, repairable=False)
 
 

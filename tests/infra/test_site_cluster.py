@@ -12,10 +12,12 @@ import yaml
 
 from configs.problems import UserError
 from infra.kubeadm.configuration import Cluster
+from infra.kubeadm.hardening import KUBELET_CONFIG
 from infra.kubeadm.joining import read_token
 from infra.machines.commands import Command, File, Removal
 from infra.site.control_plane import ADMIN, BEGUN, CONFIGURATION, MADE, READY, control_plane_step
 from infra.site.facts import Fact, Reading
+from infra.site.modes import mode_fact
 from infra.site.pod_network import pod_network_step
 from infra.site.reading import file_fact, unit_fact
 from infra.site.step import Action, Change, Relay, Step
@@ -63,6 +65,8 @@ def test_a_bare_machine_is_looked_at_strictly_and_then_made_the_control_plane() 
     assert [change.what.split()[-1] for change in files] == [
         "/etc/kubernetes/audit-policy.yaml",
         "/etc/kubernetes/encryption.yaml",
+        "/etc/kubernetes/admission.yaml",
+        "/etc/kubernetes/authentication.yaml",
         str(CONFIGURATION),
     ]
     strict, begun, enable, run, made = init.actions
@@ -99,6 +103,9 @@ def test_a_whole_control_plane_is_left_alone_and_one_that_is_down_is_started_and
         CONTROL_PLANE, whole | {KUBELET: Reading(0, RUNS.replace("=active", "=failed")), READY: Reading(1)}
     )
     assert start.what.startswith("start kubelet.service")
+    # kubeadm, and each upgrade by it, leaves this one for everybody to read.
+    (mode,) = found(CONTROL_PLANE, whole | {mode_fact(KUBELET_CONFIG): Reading(0, "644 root root\n")})
+    assert commands(mode.actions)[-1] == "chmod 0600 /var/lib/kubelet/config.yaml"
     (wait,) = found(CONTROL_PLANE, whole | {READY: Reading(1, "connection refused")})
     assert (wait.what, wait.why) == ("wait for the API server", "connection refused")
 
@@ -141,7 +148,10 @@ def test_a_join_that_was_killed_leaves_no_token_and_is_gone_on_with() -> None:
     }
     (remove,) = found(JOINING, left)
     assert remove.actions == (Removal(JOIN),)
-    assert found(JOINING, left | {Fact(("test", "-e", str(JOIN))): Reading(1)}) == []
+    whole = left | {Fact(("test", "-e", str(JOIN))): Reading(1)}
+    assert found(JOINING, whole) == []
+    (mode,) = found(JOINING, whole | {mode_fact(KUBELET_CONFIG): Reading(0, "644 root root\n")})
+    assert commands(mode.actions)[-1] == "chmod 0600 /var/lib/kubelet/config.yaml"
 
 
 def test_a_node_that_the_cluster_does_not_know_is_told() -> None:
