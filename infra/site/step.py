@@ -24,7 +24,7 @@ class Relay:
 
     machine: str
     command: Command
-    then: Callable[[str], tuple[Command | File | Removal, ...]]
+    then: Callable[[str], tuple[Action, ...]]
 
 
 Action = Command | File | Removal | Relay
