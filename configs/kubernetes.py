@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
@@ -15,6 +16,9 @@ OLDEST = (1, 31)
 """The first minor version that reads kubeadm's v1beta4."""
 
 
+Addon = Literal["metrics-server", "dashboard", "gpu"]
+
+
 def _version(text: str) -> str:
     found = re.fullmatch(r"(\d+)\.(\d+)\.(\d+)", text)
     if not found:
@@ -22,6 +26,13 @@ def _version(text: str) -> str:
     if (int(found[1]), int(found[2])) < OLDEST:
         raise ValueError(f"{OLDEST[0]}.{OLDEST[1]} or newer: older ones do not read kubeadm's v1beta4")
     return text
+
+
+class NamedManifest(Section):
+    """Objects of somebody else's project, in a file that was downloaded and looked at."""
+
+    manifest: Path = Field(description="the YAML file, relative to the checkout")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of the file: `sha256sum FILE`; another one is refused")
 
 
 class Kubernetes(Section):
@@ -35,6 +46,19 @@ class Kubernetes(Section):
         "community",
         description="where kubelet, kubeadm and kubectl come from: the project's own repository, or what the machines' "
         "package sources offer already, as a mirror",
+    )
+    network: Literal["flannel"] | NamedManifest = Field(
+        "flannel", description="the network of pods; one with network policies, as Calico, by its own manifest"
+    )
+    addons: tuple[Addon, ...] = Field(
+        ("metrics-server", "dashboard", "gpu"),
+        description="what the cluster carries; `gpu` does nothing where no worker has an NVIDIA GPU",
+    )
+    gpu_packages: Literal["nvidia", "system"] = Field(
+        "nvidia", description="where nvidia-container-toolkit comes from: NVIDIA's repository, or what machines have"
+    )
+    csi_smb: NamedManifest | None = Field(
+        None, description="csi-driver-smb, by which pods mount the share; left out: every worker mounts it itself"
     )
 
 
@@ -53,6 +77,7 @@ def kubernetes_mistakes(values: Mapping[str, Any]) -> Iterator[Mistake]:
         for name, entry in (values.get(kind) or {}).items()
         if isinstance(entry, dict)
     }
+    yield from _label_mistakes(values)
     endpoint = section.get("endpoint", "cluster")
     if endpoint in machines:
         what = f"is the name of machine {endpoint} as well, which would have to move with the control plane"
@@ -60,3 +85,13 @@ def kubernetes_mistakes(values: Mapping[str, Any]) -> Iterator[Mistake]:
     if not any("control-plane" in roles for roles in machines.values()):
         what = "is asked for, and no machine is its control plane"
         yield Mistake(("kubernetes",), what, "give one machine `roles: [control-plane]`")
+
+
+def _label_mistakes(values: Mapping[str, Any]) -> Iterator[Mistake]:
+    for kind in ("hosts", "vms"):
+        for name, entry in (values.get(kind) or {}).items():
+            if not isinstance(entry, dict) or not entry.get("labels"):
+                continue
+            if not {"worker", "control-plane"} & set(entry.get("roles") or ()):
+                what = f"are of a node, and {name} is none"
+                yield Mistake((kind, str(name), "labels"), what, "give it `roles: [worker]`, or leave the labels out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -30,6 +31,23 @@ def _unicast(mac: str) -> str:
         raise ValueError("the first byte of a machine's MAC is even, as in 52:54:00:12:34:56; an odd one is multicast")
     return mac.lower()
 
+
+def _labels(labels: dict[str, str]) -> dict[str, str]:
+    for key, value in labels.items():
+        prefix, slash, name = key.rpartition("/")
+        if not re.fullmatch(_NAME, name) or (slash and not re.fullmatch(_PREFIX, prefix)):
+            raise ValueError(f"{key!r} is no label: write it as rack, or as example.org/rack")
+        if re.search(r"(^|\.)(kubernetes|k8s)\.io$", prefix):
+            raise ValueError(f"{key} is a label of Kubernetes' own, which it gives itself")
+        if value and not re.fullmatch(_NAME, value):
+            raise ValueError(f"{value!r} of {key}: letters, digits, `-`, `_` and `.`, at most 63, or empty")
+    return labels
+
+
+_NAME = r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
+_PREFIX = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*"
+Labels = Annotated[dict[str, str], AfterValidator(_labels)]
+"""Labels of a node: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/."""
 
 Mac = Annotated[str, Field(pattern=r"^([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}$"), AfterValidator(_unicast)]
 
@@ -66,6 +84,8 @@ class Host(Section):
     )
     memory_mb: int | None = Field(None, ge=512, description="left out: nobody checks the sum of its VMs")
     roles: tuple[Role, ...] = ()
+    labels: Labels = Field(default_factory=dict, description="of its node, by which runs choose it")
+    gpu: bool = Field(True, description="false: an NVIDIA GPU of its own is not for pods")
 
 
 class VmImage(Section):
@@ -99,6 +119,7 @@ class Vm(Section):
     disk_gb: int = Field(ge=5)
     cpus: int = Field(ge=1)
     roles: tuple[Role, ...] = ()
+    labels: Labels = Field(default_factory=dict, description="of its node, by which runs choose it")
 
 
 _SECTIONS: dict[str, TypeAdapter[Any]] = {"hosts": TypeAdapter(Host), "vms": TypeAdapter(Vm)}

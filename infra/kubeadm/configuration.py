@@ -124,6 +124,9 @@ _KUBELET = {
     "kind": "KubeletConfiguration",
     "cgroupDriver": "systemd",
     "rotateCertificates": True,
+    # Its serving certificate is one of the cluster's CA, which the site approves; else it signs one itself, and
+    # nobody who asks a kubelet can tell whether it is one.
+    "serverTLSBootstrap": True,
     "protectKernelDefaults": True,
     "seccompDefault": True,
     "tlsMinVersion": _TLS,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from configs.machines import Role
@@ -19,6 +20,7 @@ class SiteMachine:
 
     Attributes:
         key: our private key for its account ``user``.
+        labels: of its node. gpu: whether an NVIDIA GPU in it is for pods.
     """
 
     name: str
@@ -27,6 +29,8 @@ class SiteMachine:
     user: str
     port: int
     key: Path
+    labels: Mapping[str, str] = field(default_factory=dict)
+    gpu: bool = True
 
 
 def site_folder(home: Path) -> Path:
@@ -44,11 +48,17 @@ def machines_of(site: Site, home: Path) -> dict[str, SiteMachine]:
         UserError: the site names none.
     """
     found = {
-        name: SiteMachine(name, str(host.address), host.roles, host.ssh.user, host.ssh.port, host.ssh.key.expanduser())
+        name: SiteMachine(
+            *(name, str(host.address), host.roles, host.ssh.user, host.ssh.port, host.ssh.key.expanduser()),
+            labels=host.labels,
+            gpu=host.gpu,
+        )
         for name, host in site.hosts.items()
     }
     key = site_folder(home) / "id_ed25519"
-    found |= {name: SiteMachine(name, str(vm.address), vm.roles, VM_USER, 22, key) for name, vm in site.vms.items()}
+    found |= {
+        name: SiteMachine(name, str(vm.address), vm.roles, VM_USER, 22, key, vm.labels) for name, vm in site.vms.items()
+    }
     if not found:
         raise UserError(
             Problem(SITE_FILE, "names no machines", "add `network:` and `hosts:`, as configs/site-thesis.yaml does")

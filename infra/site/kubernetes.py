@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from configs.kubernetes import Kubernetes
 from infra.machines.commands import Command, File
 from infra.site.facts import Fact, Facts
-from infra.site.reading import apt_install, file_changes, file_fact, installed_packages, packages_fact
+from infra.site.reading import apt_install, fetch_key, file_changes, file_fact, installed_packages, packages_fact
 from infra.site.step import Change, Step
 
 PACKAGES = ("kubeadm", "kubectl", "kubelet")
@@ -43,7 +43,11 @@ def kubernetes_step(machine: str, wanted: Kubernetes, after: tuple[tuple[str, st
                 "control plane first, or write the version that is there at `kubernetes.version` of the site's file",
             )
         if community and not facts[key].ok:
-            yield Change(f"write {KEYRING}", "the key of Kubernetes' packages is not there", _fetch_key(repository))
+            yield Change(
+                f"write {KEYRING}",
+                "the key of Kubernetes' packages is not there",
+                fetch_key(KEYRING, f"{repository}Release.key"),
+            )
         if community:
             yield from file_changes(sources, facts)
         missing = [name for name in PACKAGES if name not in there]
@@ -77,13 +81,3 @@ URIs: {repository}
 Suites: /
 Signed-By: {KEYRING}
 """
-
-
-def _fetch_key(repository: str) -> tuple[Command, ...]:
-    draft = f"{KEYRING}.new"
-    fetch = ("curl", "--fail", "--silent", "--show-error", "--location", "--proto", "=https", "--max-time", "60")
-    return (
-        Command(("install", "-d", "-m", "0755", str(KEYRING.parent))),
-        Command((*fetch, "--output", draft, f"{repository}Release.key")),
-        Command(("mv", draft, str(KEYRING))),
-    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
+from configs.kubernetes import Kubernetes, NamedManifest
 from configs.problems import Problem, UserError
 from configs.registry import DOCKER_HUB, Registry
 from configs.site import SITE_FILE, Site
@@ -14,15 +15,18 @@ from infra.machines.ssh import make_key
 from infra.registry.containerd import containerd_files
 from infra.samba.client import Mount
 from infra.samba.server import Server
+from infra.site.addons import addon_steps
 from infra.site.authority import Authority
 from infra.site.base import base_step
 from infra.site.control_plane import control_plane_step
+from infra.site.gpu import gpu_step
 from infra.site.health import health_step
 from infra.site.inventory import SiteMachine, holder, machines_of, site_folder
 from infra.site.kubernetes import kubernetes_step
 from infra.site.mounts import mount_step
+from infra.site.node import node_step
 from infra.site.passwords import find_or_make_key, find_or_make_password
-from infra.site.pod_network import pod_network_step
+from infra.site.pod_network import named_network_step, pod_network_step
 from infra.site.registry import RegistryServer, registry_step
 from infra.site.runtime import runtime_step
 from infra.site.step import Step
@@ -62,7 +66,7 @@ def site_steps(site: Site, root: Path, home: Path) -> list[Step]:
     steps += _node_steps(site, registry, machines, root, home)
     if site.kubernetes is not None and site.network is not None and control_plane is not None:
         wanted = Cluster(site.kubernetes.version, site.kubernetes.endpoint, site.network.pods, site.network.services)
-        steps += _cluster_steps(wanted, control_plane, machines, home)
+        steps += _cluster_steps(site.kubernetes, wanted, control_plane, machines, root, home)
     # Last, so that what a step has just started is seen as well.
     return steps + [
         health_step(name, tuple((step.machine, step.name) for step in steps if step.machine == name))
@@ -123,7 +127,7 @@ def _share_steps(
         port=share.place.port,
     )
     for machine in machines.values():
-        if "worker" in machine.roles:
+        if "worker" in machine.roles and not (site.kubernetes and site.kubernetes.csi_smb):
             after = (*before, (machine.name, "base"))
             steps.append(mount_step(machine.name, mount, share.place.share, after))
     return steps
@@ -142,11 +146,18 @@ def _node_steps(
         steps.append(runtime_step(machine.name, files, ((machine.name, "base"),)))
         if site.kubernetes is not None:
             steps.append(kubernetes_step(machine.name, site.kubernetes, ((machine.name, "runtime"),)))
+            if _gives_gpu(site.kubernetes, machine):
+                steps.append(gpu_step(machine.name, site.kubernetes, ((machine.name, "runtime"),)))
     return steps
 
 
 def _cluster_steps(
-    wanted: Cluster, control_plane: SiteMachine, machines: dict[str, SiteMachine], home: Path
+    asked: Kubernetes,
+    wanted: Cluster,
+    control_plane: SiteMachine,
+    machines: dict[str, SiteMachine],
+    root: Path,
+    home: Path,
 ) -> Iterator[Step]:
     name = control_plane.name
     # Outside the cluster: a control plane with a new disk needs it for what is restored.
@@ -154,11 +165,23 @@ def _cluster_steps(
     works = "worker" in control_plane.roles
     before = ((name, "kubernetes"),)
     yield control_plane_step(name, control_plane.address, wanted, key, before, works=works)
-    yield pod_network_step(name, wanted, ((name, "control-plane"),))
+    if isinstance(asked.network, NamedManifest):
+        yield named_network_step(name, asked.network, root, ((name, "control-plane"),))
+    else:
+        yield pod_network_step(name, wanted, ((name, "control-plane"),))
     for machine in machines.values():
-        if "worker" in machine.roles and machine is not control_plane:
+        if machine is not control_plane and "worker" not in machine.roles:
+            continue
+        joined = (machine.name, "control-plane" if machine is control_plane else "join")
+        if machine is not control_plane:
             after = ((machine.name, "kubernetes"), (name, "control-plane"))
             yield join_step(machine.name, machine.address, wanted, name, after)
+        yield node_step(machine, name, (joined,), gpu=_gives_gpu(asked, machine))
+    yield from addon_steps(asked, name, Authority(site_folder(home) / "authority"), root)
+
+
+def _gives_gpu(asked: Kubernetes, machine: SiteMachine) -> bool:
+    return "gpu" in asked.addons and machine.gpu and "worker" in machine.roles
 
 
 def _registry_ca(registry: Registry, holds: SiteMachine | None, root: Path, home: Path) -> str | None:

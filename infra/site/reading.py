@@ -94,6 +94,17 @@ def apt_install(packages: list[str]) -> tuple[Action, ...]:
     )
 
 
+def fetch_key(path: PurePosixPath, url: str) -> tuple[Action, ...]:
+    """Return the commands that write the public key of a package repository: the whole key, or nothing."""
+    draft = f"{path}.new"
+    fetch = ("curl", "--fail", "--silent", "--show-error", "--location", "--proto", "=https", "--max-time", "60")
+    return (
+        Command(("install", "-d", "-m", "0755", str(path.parent))),
+        Command((*fetch, "--output", draft, url)),
+        Command(("mv", draft, str(path))),
+    )
+
+
 @dataclass(frozen=True)
 class Unit:
     """A systemd unit's state, as ``systemctl show`` tells it."""

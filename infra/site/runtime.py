@@ -27,7 +27,9 @@ PACKAGES = ("containerd", "conntrack", "ethtool", "iptables", "kmod", "mount", "
 UNIT = "containerd.service"
 PAUSE_IMAGE = "registry.k8s.io/pause:3.10"
 """What kubeadm 1.31 to 1.34 names as the sandbox's image; another one here would be pulled beside it."""
-_CONFIG = PurePosixPath("/etc/containerd/config.toml")
+CONFIGURATION = PurePosixPath("/etc/containerd/config.toml")
+TOOLKIT = Fact(("test", "-x", "/usr/bin/nvidia-container-runtime"))
+"""Whether nvidia-container-toolkit is there, which :mod:`infra.site.gpu` installs."""
 _ANSWERS = Fact(("ctr", "--connect-timeout", "5s", "version"))
 
 _TEXT = f"""\
@@ -52,7 +54,26 @@ version = 2
 [plugins."io.containerd.grpc.v1.cri".registry]
   config_path = "/etc/containerd/certs.d"
 """
-_CONFIG_FILE = File(_CONFIG, _TEXT)
+# As `nvidia-ctk runtime configure --runtime=containerd` would write it, but into this one file: containerd 1.6 takes a
+# section of a file that it imports in the place of the whole section here, not in addition to it.
+_NVIDIA = """\
+
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.nvidia]
+  runtime_type = "io.containerd.runc.v2"
+
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.nvidia.options]
+  BinaryName = "/usr/bin/nvidia-container-runtime"
+  SystemdCgroup = true
+"""
+
+
+def containerd_configuration(*, nvidia: bool) -> str:
+    """Return containerd's configuration.
+
+    Args:
+        nvidia: with a second runtime, for pods of the RuntimeClass ``nvidia``.
+    """
+    return _TEXT + (_NVIDIA if nvidia else "")
 
 
 def runtime_step(machine: str, registry_files: Mapping[PurePosixPath, str], after: tuple[tuple[str, str], ...]) -> Step:
@@ -66,7 +87,8 @@ def runtime_step(machine: str, registry_files: Mapping[PurePosixPath, str], afte
     def changes(facts: Facts) -> Iterator[Change]:
         yield from kernel_changes(facts)
         yield from package_changes(PACKAGES, facts)
-        changed = file_changes(_CONFIG_FILE, facts, restarts=(UNIT,))
+        text = containerd_configuration(nvidia=facts[TOOLKIT].ok)
+        changed = file_changes(File(CONFIGURATION, text), facts, restarts=(UNIT,))
         yield from changed
         for file in files:
             yield from file_changes(file, facts)
@@ -79,7 +101,8 @@ def runtime_step(machine: str, registry_files: Mapping[PurePosixPath, str], afte
     facts = (
         *kernel_facts(),
         packages_fact(PACKAGES),
-        file_fact(_CONFIG_FILE),
+        TOOLKIT,
+        file_fact(File(CONFIGURATION, "")),
         *map(file_fact, files),
         unit_fact(UNIT),
         _ANSWERS,

@@ -31,11 +31,14 @@ def test_the_example_site_has_the_steps_of_its_roles(thesis: Site, tmp_path: Pat
         by_machine.setdefault(step.machine, []).append(step.name)
     assert by_machine == {
         "mainserver": ["base", "health"],
-        "research": ["base", "mounts", "runtime", "kubernetes", "join", "health"],
+        "research": ["base", "mounts", "runtime", "kubernetes", "gpu", "join", "node", "health"],
         "storage": ["base", "storage", "health"],
-        "master": ["base", "runtime", "kubernetes", "control-plane", "pod-network", "health"],
+        "master": [
+            *("base", "runtime", "kubernetes", "control-plane", "pod-network", "node"),
+            *("metrics-server", "dashboard", "device-plugin", "health"),
+        ],
         "registry": ["base", "registry", "health"],
-        "worker": ["base", "mounts", "runtime", "kubernetes", "join", "health"],
+        "worker": ["base", "mounts", "runtime", "kubernetes", "gpu", "join", "node", "health"],
     }
     base = next(step for step in steps if step.name == "base")
     known = {fact: Reading(0, "") for fact in base.facts}
@@ -51,7 +54,9 @@ def test_passwords_and_keys_are_made_once_and_for_their_owner_only(thesis: Site,
     made = [*(tmp_path / "home").rglob("*-password"), *home.rglob("*.key"), *home.rglob("*-key")]
     assert sorted(path.name for path in made) == [
         "ca.key",
+        "dashboard.key",
         "encryption-key",
+        "metrics-server.key",
         "registry-password",
         "registry.key",
         "share-password",

@@ -1,0 +1,1 @@
+"""What a ready cluster carries besides its nodes: manifests, by pure functions of typed values."""
