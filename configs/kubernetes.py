@@ -35,6 +35,13 @@ class NamedManifest(Section):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of the file: `sha256sum FILE`; another one is refused")
 
 
+class Snapshots(Section):
+    """Snapshots of etcd: how often, and how many of them stay on the share."""
+
+    every_hours: Literal[1, 2, 3, 4, 6, 8, 12, 24] = Field(6, description="hours between two, counted from midnight")
+    keep: int = Field(28, ge=2, le=1000, description="how many stay; older ones are removed")
+
+
 class Kubernetes(Section):
     """The cluster's version and name; its networks are in section ``network``."""
 
@@ -60,6 +67,7 @@ class Kubernetes(Section):
     csi_smb: NamedManifest | None = Field(
         None, description="csi-driver-smb, by which pods mount the share; left out: every worker mounts it itself"
     )
+    snapshots: Snapshots = Snapshots()
 
 
 def kubernetes_mistakes(values: Mapping[str, Any]) -> Iterator[Mistake]:

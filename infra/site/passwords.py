@@ -7,6 +7,7 @@ import secrets
 from pathlib import Path
 
 from configs.secret import PasswordReference
+from infra.age.keys import make_identity
 from infra.kubeadm.policy import KEY_BYTES
 from infra.password import password_in, password_path, read_password
 from infra.stack.credentials import write_private
@@ -40,4 +41,16 @@ def find_or_make_key(path: Path, what: str) -> str:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_private(path, base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode() + "\n")
+    return password_in(path, what, "bring it back from a backup")
+
+
+def find_or_make_identity(path: Path, what: str) -> str:
+    """Return an identity of age (``AGE-SECRET-KEY-1...``), the same at every call for the same file (0600).
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_private(path, make_identity() + "\n")
     return password_in(path, what, "bring it back from a backup")

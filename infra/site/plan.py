@@ -29,6 +29,7 @@ from infra.site.passwords import find_or_make_key, find_or_make_password
 from infra.site.pod_network import named_network_step, pod_network_step
 from infra.site.registry import RegistryServer, registry_step
 from infra.site.runtime import runtime_step
+from infra.site.snapshots import snapshot_plan, snapshots_step
 from infra.site.step import Step
 from infra.site.storage import storage_step
 from infra.site.worker import join_step
@@ -67,6 +68,9 @@ def site_steps(site: Site, root: Path, home: Path) -> list[Step]:
     if site.kubernetes is not None and site.network is not None and control_plane is not None:
         wanted = Cluster(site.kubernetes.version, site.kubernetes.endpoint, site.network.pods, site.network.services)
         steps += _cluster_steps(site.kubernetes, wanted, control_plane, machines, root, home)
+        plan = snapshot_plan(site, site.kubernetes, root, home)
+        served = ((storage.name, "storage"),) if storage is not None and plan.place is not None else ()
+        steps.append(snapshots_step(control_plane.name, plan, ((control_plane.name, "control-plane"), *served)))
     # Last, so that what a step has just started is seen as well.
     return steps + [
         health_step(name, tuple((step.machine, step.name) for step in steps if step.machine == name))

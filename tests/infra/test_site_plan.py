@@ -35,7 +35,7 @@ def test_the_example_site_has_the_steps_of_its_roles(thesis: Site, tmp_path: Pat
         "storage": ["base", "storage", "health"],
         "master": [
             *("base", "runtime", "kubernetes", "control-plane", "pod-network", "node"),
-            *("metrics-server", "dashboard", "device-plugin", "health"),
+            *("metrics-server", "dashboard", "device-plugin", "snapshots", "health"),
         ],
         "registry": ["base", "registry", "health"],
         "worker": ["base", "mounts", "runtime", "kubernetes", "gpu", "join", "node", "health"],
@@ -52,7 +52,9 @@ def test_passwords_and_keys_are_made_once_and_for_their_owner_only(thesis: Site,
     home = tmp_path / ".mlops"
     site_steps(thesis, tmp_path, home)
     made = [*(tmp_path / "home").rglob("*-password"), *home.rglob("*.key"), *home.rglob("*-key")]
+    made += home.rglob("*-identity")
     assert sorted(path.name for path in made) == [
+        "backup-identity",
         "ca.key",
         "dashboard.key",
         "encryption-key",

@@ -25,6 +25,7 @@ SYSTEM = ("systemd", "systemd-sysv", "libpam-systemd", "dbus", "openssh-server",
 SYSTEM += ("iproute2", "procps", "apt-utils")
 OFFERED = ("samba", "smbclient", "docker-registry", "apache2-utils", "curl", "nftables", "cifs-utils", "containerd")
 OFFERED += ("conntrack", "ethtool", "iptables", "kmod", "socat")
+OFFERED += ("age", "etcd-client", "etcd-server", "openssl")
 SLOTS = 8
 _OPTIONS = ("-oBatchMode=yes", "-oConnectTimeout=5", "-oStrictHostKeyChecking=no", "-oLogLevel=ERROR")
 _OPTIONS += ("-oUserKnownHostsFile=/dev/null",)
