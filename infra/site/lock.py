@@ -1,8 +1,4 @@
-"""One at a time: a machine that somebody provisions is held, so that a second run is refused and told by whom.
-
-The lock is the machine's own (``flock`` below ``/run``), held by a command that lives as long as our connection: it
-ends with us, however we end, and with the machine.
-"""
+"""One at a time in one checkout. The machines themselves are held by :mod:`infra.machines.hold`, against all others."""
 
 from __future__ import annotations
 

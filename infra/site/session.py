@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from configs.problems import Problem
 from configs.site import SITE_FILE, Site
+from infra.machines.hold import Holds
 from infra.machines.search import find_moved
 from infra.machines.ssh import Machine
 from infra.machines.trouble import ConnectionLost, Login
@@ -29,6 +30,27 @@ def reached(machines: Mapping[str, SiteMachine], folder: Path) -> Iterator[dict[
     """Yield a connection for each machine: opened at its first command, closed with the block."""
     with ExitStack() as stack:
         yield {name: stack.enter_context(Machine(login_of(machine), folder)) for name, machine in machines.items()}
+
+
+@contextmanager
+def reached_for(site: Site, root: Path, home: Path, changed: Collection[str]) -> Iterator[dict[str, Machine]]:
+    """Yield connections to all machines of a site, and keep everybody else from changing some of them meanwhile.
+
+    Args:
+        root: the checkout. home: its state folder. changed: machines that are to be changed; none: nothing is locked.
+
+    Raises:
+        UserError: somebody else changes the site or one of those machines now.
+    """
+    folder = site_folder(home)
+    with ExitStack() as stack:
+        if changed:
+            stack.enter_context(site_lock(folder))
+        holds = stack.enter_context(Holds(root))
+        machines = stack.enter_context(reached(machines_of(site, home), folder))
+        if changed:
+            holds.take([machines[name] for name in changed])
+        yield machines
 
 
 def run_site(
@@ -54,10 +76,7 @@ def run_site(
     """
     folder = site_folder(home)
     chosen = list(site_steps(site, root, home) if steps is None else steps)
-    with ExitStack() as stack:
-        if apply:
-            stack.enter_context(site_lock(folder))
-        machines = stack.enter_context(reached(machines_of(site, home), folder))
+    with reached_for(site, root, home, {step.machine for step in chosen} if apply else set()) as machines:
         outcomes = run_steps(chosen, machines, report, apply=apply, only_repairs=only_repairs)
     return _say_who_moved(outcomes, site, folder)
 
