@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 site = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 MachineOption = Annotated[list[str] | None, typer.Option("--machine", help="Only this machine; may be given again.")]
+VmArgument = Annotated[str, typer.Argument(help="A VM of configs/site.yaml.")]
 StepOption = Annotated[list[str] | None, typer.Option("--step", help="Only this step; may be given again.")]
 
 
@@ -34,12 +35,16 @@ def plan(machine: MachineOption = None, step: StepOption = None) -> None:
 
 
 @site.command()
-def apply(machine: MachineOption = None, step: StepOption = None) -> None:
+def apply(
+    machine: MachineOption = None,
+    step: StepOption = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave what a failed step has made new, as a VM.")] = False,
+) -> None:
     """Make the machines what configs/site.yaml says; what fits already is left alone."""
     from cli.console import console
     from infra.site.engine import State
 
-    outcomes = _run(machine, step, apply=True)
+    outcomes = _run(machine, step, apply=True, keep=keep)
     _end(outcomes)
     changed = sum(outcome.state is State.CHANGED for outcome in outcomes.values())
     console.print(f"\nThe site is as configs/site.yaml says: {changed} of {len(outcomes)} steps had something to do.")
@@ -79,16 +84,62 @@ def trust(
     console.print(f"{name} is trusted.")
 
 
-def _run(machines: list[str] | None, names: list[str] | None, *, apply: bool) -> dict[tuple[str, str], Outcome]:
-    from cli.site_table import live_site
+@site.command()
+def start(name: VmArgument) -> None:
+    """Start a VM, and let it start with its host."""
     from configs.home import home_folder
-    from infra.site.plan import select
-    from infra.site.session import run_site
+    from infra.vms.control import start_step
 
     described = _site()
-    steps: list[Step] = select(_steps(described), machines or [], names or [])
+    _end(_do(described, [start_step(described, name, home_folder())]))
+
+
+@site.command()
+def stop(name: VmArgument) -> None:
+    """Shut a VM down; `apply`, `check-site` and a start of its host start it again."""
+    from configs.home import home_folder
+    from infra.vms.control import stop_step
+
+    described = _site()
+    _end(_do(described, [stop_step(described, name, home_folder())]))
+
+
+@site.command()
+def destroy(name: VmArgument) -> None:
+    """Remove a VM with its disk, after you have typed its name. Nothing brings it back."""
+    from cli.console import console
+    from configs.home import home_folder
+    from configs.problems import Problem, UserError
+    from infra.vms.control import destroy_step, losses
+
+    described = _site()
+    step = destroy_step(described, name, home_folder())
+    console.print(f"With {name} is lost:")
+    for line in losses(described, name):
+        console.print(f"  {line}", soft_wrap=True)
+    if typer.prompt("The machine's name") != name:
+        raise UserError(Problem(f"machine {name!r}", "was not named: nothing is destroyed", "type its name"))
+    _end(_do(described, [step]))
+
+
+def _run(
+    machines: list[str] | None, names: list[str] | None, *, apply: bool, keep: bool = False
+) -> dict[tuple[str, str], Outcome]:
+    from infra.site.plan import select
+
+    described = _site()
+    return _do(described, select(_steps(described), machines or [], names or []), apply=apply, keep=keep)
+
+
+def _do(
+    described: Site, steps: list[Step], *, apply: bool = True, keep: bool = False
+) -> dict[tuple[str, str], Outcome]:
+    from cli.site_table import live_site
+    from configs.home import home_folder
+    from infra.site.session import run_site
+
     with live_site(steps) as table:
-        return run_site(described, Path.cwd(), home_folder(), table.report, apply=apply, steps=steps)
+        return run_site(described, Path.cwd(), home_folder(), table.report, apply=apply, keep=keep, steps=steps)
 
 
 def _steps(described: Site) -> list[Step]:

@@ -77,7 +77,9 @@ class Host(Section):
     ssh: Ssh = Ssh()
     vms: Driver | None = Field(None, description="what runs the VMs of this host; left out: it runs none")
     bridge: str | None = Field(
-        None, pattern=r"^\S{1,64}$", description="the host's interface that its VMs are bridged to"
+        None,
+        pattern=r"^[A-Za-z0-9_.@:-]{1,15}$",
+        description="what its VMs are bridged to: of virtualbox a network card of the host, else a bridge that it has",
     )
     accelerator: Accelerator = Field(
         "kvm", description="of libvirt and qemu; tcg: no processor's help is needed, and all is some ten times slower"
@@ -137,6 +139,8 @@ def machine_mistakes(values: Mapping[str, Any]) -> Iterator[Mistake]:
     yield from _network_mistakes(values, hosts, vms)
     yield from _address_mistakes(values, hosts, vms)
     yield from _host_mistakes(_names(values, "hosts"), hosts, vms)
+    if vms and "vm_image" not in values:
+        yield Mistake(("vm_image",), "is missing", "add `vm_image:` with `url:` or `file:`, and `sha256:`")
     if hosts or vms:
         whole = len(hosts) + len(vms) == len(_names(values, "hosts")) + len(_names(values, "vms"))
         yield from _role_mistakes(hosts, vms, whole=whole)
@@ -214,6 +218,9 @@ def _host_mistakes(named: list[str], hosts: Mapping[str, Host], vms: Mapping[str
             yield Mistake(("vms", name, "host"), what, f"give hosts.{vm.host} `vms: virtualbox`, `libvirt` or `qemu`")
     for name, host in hosts.items():
         wanted = sum(vm.memory_mb for vm in vms.values() if vm.host == name)
+        if wanted and host.vms is not None and host.bridge is None:
+            what = "is missing: what its VMs are bridged to"
+            yield Mistake(("hosts", name, "bridge"), what, "add `bridge:` with the host's interface in that network")
         if wanted and host.memory_mb is not None and wanted + HOST_RESERVE_MB > host.memory_mb:
             what = f"{host.memory_mb} MB are fewer than the {wanted} of its VMs and {HOST_RESERVE_MB} of its own"
             yield Mistake(("hosts", name, "memory_mb"), what, "give VMs less memory, or move one to another host")

@@ -12,7 +12,7 @@ from configs.cluster import Cluster
 from configs.image import ImageBuild
 from configs.kubernetes import Kubernetes, kubernetes_mistakes
 from configs.loading import Mistake, Section, load_model
-from configs.machines import Host, Hostname, Network, Vm, machine_mistakes
+from configs.machines import Host, Hostname, Network, Vm, VmImage, machine_mistakes
 from configs.registry import Registry
 from configs.services import service_mistakes
 from configs.storage import Storage
@@ -29,6 +29,7 @@ class Site(Section):
     image: ImageBuild = ImageBuild()
     network: Network | None = None
     kubernetes: Kubernetes | None = None
+    vm_image: VmImage | None = None
     hosts: dict[Hostname, Host] = Field(default_factory=dict)
     vms: dict[Hostname, Vm] = Field(default_factory=dict)
 

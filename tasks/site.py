@@ -19,13 +19,16 @@ ARTIFACT = "site"
 
 
 @verb("provision site")
-def provision() -> None:
+def provision(*, keep: bool) -> None:
     """Make all machines what the site's file says.
+
+    Args:
+        keep: what a failed step has made new, as a VM, stays.
 
     Raises:
         UserError: a step failed; the others that do not wait for it are done all the same.
     """
-    problems = problems_of(_run(apply=True, only_repairs=False))
+    problems = problems_of(_run(apply=True, only_repairs=False, keep=keep))
     if problems:
         raise UserError(problems)
 
@@ -49,7 +52,7 @@ def check(*, repair: bool) -> None:
         raise UserError(problems)
 
 
-def _run(*, apply: bool, only_repairs: bool) -> dict[Key, Outcome]:
+def _run(*, apply: bool, only_repairs: bool, keep: bool = False) -> dict[Key, Outcome]:
     from infra.site.session import run_site
 
     say_errors_once()
@@ -61,7 +64,7 @@ def _run(*, apply: bool, only_repairs: bool) -> dict[Key, Outcome]:
             told.info("%s: %s: %s %s", step.machine, step.name, state, detail)
 
     outcomes = run_site(
-        load_site(root / SITE_FILE), root, home_folder(root), report, apply=apply, only_repairs=only_repairs
+        load_site(root / SITE_FILE), root, home_folder(root), report, apply=apply, only_repairs=only_repairs, keep=keep
     )
     create_markdown_artifact(key=ARTIFACT, markdown=site_markdown(outcomes), description="Machines by steps")
     return outcomes

@@ -21,7 +21,7 @@ _HOSTNAME = Fact(("hostname",))
 _HOSTS = Fact(("cat", str(HOSTS)))
 
 
-def base_step(machine: str, addresses: Mapping[str, str]) -> Step:
+def base_step(machine: str, addresses: Mapping[str, str], after: tuple[tuple[str, str], ...] = ()) -> Step:
     """Return the step for ``machine``.
 
     Args:
@@ -55,7 +55,7 @@ def base_step(machine: str, addresses: Mapping[str, str]) -> Step:
         unit_fact("chrony.service"),
         *sshd_facts(),
     )
-    return Step("base", machine, facts, changes)
+    return Step("base", machine, facts, changes, after)
 
 
 def hosts_text(present: str, addresses: Mapping[str, str]) -> str:

@@ -85,10 +85,8 @@ def run_steps(
         For each step its outcome; a step after a failed one is ``LEFT_OUT``.
     """
     by_key = {(step.machine, step.name): step for step in steps}
-    # A dry run, which changes nothing, has to wait for nothing.
-    order = TopologicalSorter(
-        {key: [other for other in step.after if other in by_key] if apply else [] for key, step in by_key.items()}
-    )
+    before = {key: _before(step, by_key, apply=apply) for key, step in by_key.items()}
+    order = TopologicalSorter(before)
     order.prepare()
     outcomes: dict[Key, Outcome] = {}
     running: dict[Future[Outcome], Key] = {}
@@ -97,10 +95,10 @@ def run_steps(
         while order.is_active():
             for key in order.get_ready():
                 step = by_key[key]
-                missing = [other for other in step.after if apply and _failed(outcomes.get(other))]
-                if missing:
+                why = next(filter(None, (_stopped_by(other, outcomes[other], apply) for other in before[key])), "")
+                if why:
                     outcomes[key] = Outcome(State.LEFT_OUT, began=_since(start), ended=_since(start))
-                    report(step, State.LEFT_OUT, f"{missing[0][1]} of {missing[0][0]} failed")
+                    report(step, State.LEFT_OUT, why)
                     order.done(key)
                     continue
                 does = apply and (step.repairable or not only_repairs)
@@ -204,8 +202,19 @@ def _undone(
     return replace(failed, error=error)
 
 
-def _failed(outcome: Outcome | None) -> bool:
-    return outcome is not None and outcome.state in (State.FAILED, State.LEFT_OUT)
+def _before(step: Step, by_key: Mapping[Key, Step], *, apply: bool) -> list[Key]:
+    """Return what a step waits for. A dry run changes nothing: it waits only for whether the machine is there."""
+    if apply:
+        return [key for key in step.after if key in by_key]
+    return [] if step.at else [key for key, other in by_key.items() if other.at and other.machine == step.machine]
+
+
+def _stopped_by(key: Key, outcome: Outcome, apply: bool) -> str:
+    """Return why a step before keeps those after it from being run; empty: it does not."""
+    differs = outcome.changes if outcome.state is State.DIFFERS else ()
+    if any(change.undo or (change.actions and not apply) for change in differs):
+        return f"{key[1]} of {key[0]} comes first"
+    return f"{key[1]} of {key[0]} failed" if apply and outcome.state in (State.FAILED, State.LEFT_OUT) else ""
 
 
 def _told(changes: Sequence[Change]) -> str:

@@ -33,6 +33,7 @@ from infra.site.snapshots import snapshot_plan, snapshots_step
 from infra.site.step import Step
 from infra.site.storage import storage_step
 from infra.site.worker import join_step
+from infra.vms.plan import vm_steps
 
 RUN_USER = "10001"
 """The account that pods run as, in the image and so on every machine's mount."""
@@ -53,11 +54,14 @@ def site_steps(site: Site, root: Path, home: Path) -> list[Step]:
     machines = machines_of(site, home)
     if site.vms:
         make_key(site_folder(home) / "id_ed25519", "mlops")
+    made = vm_steps(site, home)
     names = {name: machine.address for name, machine in machines.items()}
     control_plane = holder(machines, "control-plane")
     if site.kubernetes is not None and control_plane is not None:
         names[site.kubernetes.endpoint] = control_plane.address
-    steps = [base_step(name, names) for name in machines]
+    # A VM is made before it can be asked for anything.
+    ready = {step.machine: ((step.machine, step.name),) for step in made if step.name == "ready"}
+    steps = made + [base_step(name, names, ready.get(name, ())) for name in machines]
     storage, registry = holder(machines, "storage"), holder(machines, "registry")
     if isinstance(site.storage, SmbStorage) and (storage or any("worker" in item.roles for item in machines.values())):
         steps += _share_steps(site, site.storage, storage, machines, root, home)

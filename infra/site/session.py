@@ -61,13 +61,14 @@ def run_site(
     *,
     apply: bool,
     only_repairs: bool = False,
+    keep: bool = False,
     steps: Sequence[Step] | None = None,
 ) -> dict[Key, Outcome]:
     """Read all machines of a site, and make them as it says, or only say what differs.
 
     Args:
         root: the checkout. home: its state folder.
-        apply: False: change no machine. only_repairs: see :func:`infra.site.engine.run_steps`.
+        apply: False: change no machine. only_repairs, keep: see :func:`infra.site.engine.run_steps`.
         steps: some of :func:`infra.site.plan.site_steps`; left out: all.
 
     Raises:
@@ -76,8 +77,8 @@ def run_site(
     """
     folder = site_folder(home)
     chosen = list(site_steps(site, root, home) if steps is None else steps)
-    with reached_for(site, root, home, {step.machine for step in chosen} if apply else set()) as machines:
-        outcomes = run_steps(chosen, machines, report, apply=apply, only_repairs=only_repairs)
+    with reached_for(site, root, home, {step.where for step in chosen} if apply else set()) as machines:
+        outcomes = run_steps(chosen, machines, report, apply=apply, only_repairs=only_repairs, keep=keep)
     return _say_who_moved(outcomes, site, folder)
 
 

@@ -55,7 +55,7 @@ class Driver(Protocol):
 
     @property
     def readers(self) -> str:
-        """Return the host's group that has to read a VM's seed."""
+        """Return the host's group that reads a VM's seed; where there is none, a system account with it is made."""
         ...
 
     def facts(self, vm: VirtualMachine) -> tuple[Fact, ...]:

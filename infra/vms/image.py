@@ -1,8 +1,8 @@
-"""Step ``image``: what a host needs to make VMs: packages, and the cloud image that their disks begin as."""
+"""Step ``image``: what a host needs to make VMs: packages, an account, the cloud image that their disks begin as."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from configs.machines import VmImage
@@ -10,10 +10,13 @@ from infra.machines.commands import Command
 from infra.site.facts import Fact, Facts
 from infra.site.reading import package_changes, packages_fact
 from infra.site.step import Change, Step
+from infra.vms.driver import Driver
 from infra.vms.machine import FOLDER
 from infra.vms.seed import PACKAGES as SEED_PACKAGES
 
 FETCH_S = 3600
+_USERADD = ("useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent")
+_NO_LOGIN = ("--shell", "/usr/sbin/nologin")
 
 # The image has its name when its checksum is right, so what has the name is whole. What a killed run left is gone on
 # with; what turned out to be something else is not.
@@ -44,20 +47,21 @@ def image_path(image: VmImage) -> PurePosixPath:
     return FOLDER / "images" / f"{image.sha256}.img"
 
 
-def image_step(host: str, image: VmImage, packages: Sequence[str], after: tuple[tuple[str, str], ...]) -> Step:
-    """Return the step that brings the image to ``host``, which keeps it: VMs that are there do not need it any more.
-
-    Args:
-        packages: that the host's driver needs.
-    """
+def image_step(host: str, image: VmImage, driver: Driver, after: tuple[tuple[str, str], ...]) -> Step:
+    """Return the step that brings the image to ``host``, which keeps it: VMs that are there do not need it any more."""
     path = image_path(image)
-    wanted = (*packages, *SEED_PACKAGES)
+    wanted = (*driver.packages, *SEED_PACKAGES)
+    account = Fact(("getent", "group", driver.readers))
     there = Fact(("test", "-e", str(path)))
 
     def changes(facts: Facts) -> Iterator[Change]:
         yield from package_changes(wanted, facts)
+        if not facts[account].ok:
+            # Here, once, and not with each VM: two side by side would make two accounts of one name.
+            made = Command((*_USERADD, *_NO_LOGIN, driver.readers))
+            yield Change(f"make account {driver.readers}", "there is none", (made,))
         if not facts[there].ok:
             fetch = Command(("sh", "-c", _FETCH, "sh", str(path), image.sha256, image.source), timeout_s=FETCH_S)
             yield Change(f"fetch {image.source}", f"there is no {path}", (fetch,))
 
-    return Step("image", host, (packages_fact(wanted), there), changes, after)
+    return Step("image", host, (packages_fact(wanted), account, there), changes, after)

@@ -13,8 +13,9 @@ from configs.machines import Vm
 from configs.problems import UserError
 from configs.site import load_site
 
+IMAGE = f"vm_image: {{file: /srv/debian.img, sha256: {'a' * 64}}}\n"
 NETWORK = "network: {cidr: 192.168.10.0/24, gateway: 192.168.10.1}\n"
-MAIN = "hosts:\n  main: {address: 192.168.10.20, vms: qemu}\n"
+MAIN = "hosts:\n  main: {address: 192.168.10.20, vms: qemu, bridge: br0}\n"
 
 
 def vm(name: str, last: int, **changed: object) -> str:
@@ -41,13 +42,14 @@ def test_everything_that_clashes_is_told_at_once(tmp_path: Path) -> None:
         tmp_path,
         NETWORK
         + "hosts:\n"
-        + "  main: {address: 192.168.10.20, vms: qemu}\n"
+        + "  main: {address: 192.168.10.20, vms: qemu, bridge: br0}\n"
         + "  other: {address: 192.168.11.30, roles: [worker, worker]}\n"
         + "vms:\n"
         + vm("one", 20, mac="52:54:00:00:00:01")
         + vm("two", 1, mac="52:54:00:00:00:01", host="other")
         + vm("other", 255, host="mian", roles="[control-plane]", cpus=1, memory_mb=1024)
-        + vm("three", 43, roles="[control-plane, registr]", disk_gb=0),
+        + vm("three", 43, roles="[control-plane, registr]", disk_gb=0)
+        + IMAGE,
     )
     said = told(path)
     assert set(said) == {
@@ -74,7 +76,7 @@ def test_everything_that_clashes_is_told_at_once(tmp_path: Path) -> None:
 
 
 def test_a_host_has_memory_for_its_vms_and_for_itself(tmp_path: Path) -> None:
-    text = NETWORK + MAIN.replace("qemu", "qemu, memory_mb: SIZE") + "vms:\n" + vm("one", 21) + vm("two", 22)
+    text = NETWORK + MAIN.replace("qemu", "qemu, memory_mb: SIZE") + "vms:\n" + vm("one", 21) + vm("two", 22) + IMAGE
     assert load_site(write(tmp_path, text.replace("SIZE", str(2 * 4096 + 2048)))).vms.keys() == {"one", "two"}
     assert told(write(tmp_path, text.replace("SIZE", str(2 * 4096 + 2047)))) == {
         "4 hosts.main.memory_mb": "10239 MB are fewer than the 8192 of its VMs and 2048 of its own"
@@ -97,7 +99,7 @@ def test_networks_that_do_not_fit_are_told(tmp_path: Path, network: str, key: st
 
 
 def test_machines_need_a_network_and_workers_a_cluster(tmp_path: Path) -> None:
-    said = told(write(tmp_path, MAIN + "vms:\n" + vm("one", 21, roles="[worker]")))
+    said = told(write(tmp_path, MAIN + "vms:\n" + vm("one", 21, roles="[worker]") + IMAGE))
     assert list(said) == ["1 network", "5 vms.one.roles"]
     assert "[control-plane]" in said["5 vms.one.roles"]
 
@@ -105,7 +107,7 @@ def test_machines_need_a_network_and_workers_a_cluster(tmp_path: Path) -> None:
 def test_one_machine_of_a_site_holds_a_role_that_is_single(tmp_path: Path) -> None:
     lines = [vm(f"{role}{last}", last, roles=f"[{role}]") for role in ("storage", "control-plane") for last in (5, 6)]
     unique = [line.replace("192.168.10.", "192.168.10.1", 1) if "control" in line else line for line in lines]
-    said = told(write(tmp_path, NETWORK + MAIN + "vms:\n" + "".join(unique)))
+    said = told(write(tmp_path, NETWORK + MAIN + "vms:\n" + "".join(unique) + IMAGE))
     assert list(said) == ["9 vms.control-plane6.roles", "7 vms.storage6.roles", "1 storage.kind"]
 
 
@@ -116,6 +118,29 @@ def test_a_name_is_one_that_kubernetes_takes(tmp_path: Path, name: str) -> None:
     assert f"hosts.{name}" in next(iter(said))
 
 
+def test_vms_need_an_image_and_something_to_be_bridged_to(tmp_path: Path) -> None:
+    said = told(write(tmp_path, NETWORK + MAIN.replace(", bridge: br0", "") + "vms:\n" + vm("one", 21)))
+    assert list(said) == ["4 hosts.main.bridge", "1 vm_image"]
+    assert "and `sha256:`" in said["1 vm_image"]
+
+
+@pytest.mark.parametrize(
+    ("image", "key", "right"),
+    [
+        ("{url: 'ftp://a/b', sha256: SUM}", "2 vm_image.url", "https"),
+        ("{url: 'https://a/b', file: /b, sha256: SUM}", "2 vm_image", "one of `url:` and `file:`"),
+        ("{sha256: SUM}", "2 vm_image", "one of `url:` and `file:`"),
+        ("{file: /b}", "2 vm_image.sha256", "add `sha256:`"),
+        ("{file: b, sha256: SUM}", "2 vm_image.file", "^/"),
+        ("{file: /b, sha256: abc}", "2 vm_image.sha256", "64"),
+    ],
+)
+def test_an_image_has_one_source_and_a_checksum(tmp_path: Path, image: str, key: str, right: str) -> None:
+    said = told(write(tmp_path, f"vm_image: {image.replace('SUM', 'a' * 64)}\n"))
+    assert list(said) == [key]
+    assert right in said[key]
+
+
 def test_a_multicast_mac_is_refused(tmp_path: Path) -> None:
     said = told(write(tmp_path, NETWORK + MAIN + "vms:\n" + vm("one", 21, mac="53:54:00:00:00:01")))
     assert list(said) == ["6 vms.one.mac"]
@@ -123,7 +148,7 @@ def test_a_multicast_mac_is_refused(tmp_path: Path) -> None:
 
 
 def test_who_serves_the_share_or_the_registry_is_where_their_sections_say(tmp_path: Path) -> None:
-    machines = vm("disk", 40, roles="[storage]") + vm("images", 60, roles="[registry]")
+    machines = vm("disk", 40, roles="[storage]") + vm("images", 60, roles="[registry]") + IMAGE
     share = "storage: {kind: smb, url: 'smb://mlops@192.168.10.41/data/dvc', password: {environment: SHARE}}\n"
     registry = "registry: {address: '192.168.10.61:5000', user: mlops, password: {environment: REGISTRY}}\n"
     path = tmp_path / "site.yaml"
