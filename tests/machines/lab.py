@@ -15,7 +15,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,9 +53,8 @@ class LabError(Exception):
 def base_image() -> Path:
     """Return the folder that all machines are clones of; made once for each version of its recipe, in about 20 s."""
     recipe = "\n".join((RELEASE, *SYSTEM, *OFFERED, _HOOK))
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kubernetes-mlops" / "machines"
+    cache = cache_folder()
     base = cache / hashlib.sha256(recipe.encode()).hexdigest()[:16]
-    cache.mkdir(parents=True, exist_ok=True)
     with (cache / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not base.exists():
@@ -64,14 +63,21 @@ def base_image() -> Path:
             hook = _HOOK.format(packages=" ".join(OFFERED))
             command = ["mmdebstrap", "--quiet", "--variant=minbase", "--mode=root", f"--include={','.join(SYSTEM)}"]
             command += ["--aptopt=Apt::Install-Recommends false", "--skip=cleanup/apt", f"--customize-hook={hook}"]
-            _run(*command, RELEASE, str(draft), _mirror(), timeout=600)
+            run(*command, RELEASE, str(draft), mirror(), timeout=600)
             draft.rename(base)
     return base
 
 
-def _mirror() -> str:
+def cache_folder() -> Path:
+    """Return the folder of what is made once and kept."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kubernetes-mlops" / "machines"
+    cache.mkdir(parents=True, exist_ok=True)
+    return cache
+
+
+def mirror() -> str:
     """Return where this machine gets Debian from."""
-    asked = _run("apt-get", "indextargets", "--format", "$(REPO_URI) $(CODENAME) $(COMPONENT)", "Identifier: Packages")
+    asked = run("apt-get", "indextargets", "--format", "$(REPO_URI) $(CODENAME) $(COMPONENT)", "Identifier: Packages")
     rows = [line.split() for line in asked.splitlines()]
     for row in rows:
         if row[1:] == [RELEASE, "main"]:
@@ -156,34 +162,38 @@ class LabMachine:
 
     def disconnect(self) -> None:
         """Pull its network cable."""
-        _run("ip", "link", "set", _port(self.address), "down")
+        run("ip", "link", "set", _port(self.address), "down")
 
     def connect(self) -> None:
         """Plug its network cable in again."""
-        _run("ip", "link", "set", _port(self.address), "up")
+        run("ip", "link", "set", _port(self.address), "up")
 
     def ip(self, *words: str) -> None:
         """Change its network: ``ip ...`` there."""
-        _run("ip", "-n", _port(self.address), *words)
+        run("ip", "-n", _port(self.address), *words)
 
     def run(self, *command: str) -> str:
         """Run a command as root there, past ssh and the code under test; returns its output."""
         ssh = ("ssh", "-F/dev/null", *_OPTIONS, "-i", str(self.key), f"admin@{self.address}")
-        return _run(*ssh, "sudo", shlex.join(command))
+        return run(*ssh, "sudo", shlex.join(command))
 
 
 class Lab:
-    """A network of machines; ``key`` is the private key of their user ``admin``, who becomes root by sudo."""
+    """A network of machines; ``key`` is the private key of their user ``admin``, who becomes root by sudo.
 
-    def __init__(self, folder: Path, slot: int) -> None:
+    Args:
+        layers: of all machines' disks, the uppermost first; left out: the base image alone.
+    """
+
+    def __init__(self, folder: Path, slot: int, layers: Sequence[Path] = ()) -> None:
         self.folder = folder
         self.network = f"10.77.{slot}"
         self.bridge = f"mlops-lab{slot}"
         self.key = folder / "key"
         self.machines: dict[str, LabMachine] = {}
-        self._base = base_image()
+        self._base = ":".join(map(str, layers or (base_image(),)))
         folder.mkdir(parents=True, exist_ok=True)
-        _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key))
+        run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key))
 
     def add(self, *names: str) -> list[LabMachine]:
         """Make machines, start them side by side, and wait until they answer."""
@@ -210,35 +220,35 @@ class Lab:
         for made in (upper, work, machine.root):
             made.mkdir(parents=True)
         layers = f"lowerdir={self._base},upperdir={upper},workdir={work}"
-        _run("mount", "-t", "overlay", "overlay", "-o", layers, str(machine.root))
+        run("mount", "-t", "overlay", "overlay", "-o", layers, str(machine.root))
         (machine.root / "etc/hostname").write_text(f"{name}\n")
         (machine.root / "etc/hosts").write_text(f"127.0.0.1 localhost\n127.0.1.1 {name}\n")
-        _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(machine.root / "etc/ssh/ssh_host_ed25519_key"))
+        run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(machine.root / "etc/ssh/ssh_host_ed25519_key"))
         machine.host_key = (machine.root / "etc/ssh/ssh_host_ed25519_key.pub").read_text().strip()
         ssh = machine.root / "home/admin/.ssh"
         ssh.mkdir(mode=0o700)
         shutil.copy(self.key.with_suffix(".pub"), ssh / "authorized_keys")
-        _run("chown", "-R", "--reference", str(ssh.parent), str(ssh))
+        run("chown", "-R", "--reference", str(ssh.parent), str(ssh))
         self._plug_in(address)
         return machine
 
     def _plug_in(self, address: str) -> None:
         if not Path("/sys/class/net", self.bridge).exists():
-            _run("ip", "link", "add", self.bridge, "type", "bridge")
-            _run("ip", "address", "add", f"{self.network}.1/24", "dev", self.bridge)
-            _run("ip", "link", "set", self.bridge, "up")
+            run("ip", "link", "add", self.bridge, "type", "bridge")
+            run("ip", "address", "add", f"{self.network}.1/24", "dev", self.bridge)
+            run("ip", "link", "set", self.bridge, "up")
         space = port = _port(address)
         _unplug(address)  # what a killed run of these tests left
-        _run("ip", "netns", "add", space)
-        _run("ip", "link", "add", "eth0", "netns", space, "type", "veth", "peer", "name", port)
-        _run("ip", "link", "set", port, "master", self.bridge, "up")
-        _run("ip", "-n", space, "address", "add", f"{address}/24", "dev", "eth0")
+        run("ip", "netns", "add", space)
+        run("ip", "link", "add", "eth0", "netns", space, "type", "veth", "peer", "name", port)
+        run("ip", "link", "set", port, "master", self.bridge, "up")
+        run("ip", "-n", space, "address", "add", f"{address}/24", "dev", "eth0")
         for link in ("lo", "eth0"):
-            _run("ip", "-n", space, "link", "set", link, "up")
+            run("ip", "-n", space, "link", "set", link, "up")
 
 
 @contextmanager
-def open_lab(folder: Path) -> Iterator[Lab]:
+def open_lab(folder: Path, layers: Sequence[Path] = ()) -> Iterator[Lab]:
     """Yield an empty lab; its machines end with the block."""
     for slot in range(SLOTS):
         # A network of its own for each process that tests.
@@ -247,7 +257,7 @@ def open_lab(folder: Path) -> Iterator[Lab]:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue
-            lab = Lab(folder, slot)
+            lab = Lab(folder, slot, layers)
             try:
                 yield lab
             finally:
@@ -294,7 +304,8 @@ def _children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def _run(*command: str, timeout: float = 60) -> str:
+def run(*command: str, timeout: float = 60) -> str:
+    """Run a command here; returns its output."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
     if done.returncode:
         raise LabError(f"{' '.join(command[:4])} ... failed:\n{(done.stdout + done.stderr)[-3000:]}")
