@@ -85,6 +85,19 @@ def trust(
 
 
 @site.command()
+def images() -> None:
+    """Images of the cluster, a line each: from where, and to where in the mirror that kubernetes.images names."""
+    from configs.home import home_folder
+    from infra.site.images import kubernetes_images, mirrored
+
+    described = _site()
+    found = kubernetes_images(described, home_folder())
+    mirror = described.kubernetes.images if described.kubernetes else None
+    for line in map(" ".join, mirrored(found, mirror)) if mirror else found:
+        typer.echo(line)
+
+
+@site.command()
 def start(name: VmArgument) -> None:
     """Start a VM, and let it start with its host."""
     from configs.home import home_folder

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field
 
 from configs.loading import Mistake, Section
 from configs.machines import Hostname
+from configs.registry import PREFIX, Registry
 
 OLDEST = (1, 31)
 """The first minor version that reads kubeadm's v1beta4."""
@@ -42,8 +43,24 @@ class Snapshots(Section):
     keep: int = Field(28, ge=2, le=1000, description="how many stay; older ones are removed")
 
 
+def _prefix(text: str) -> str:
+    if not re.fullmatch(PREFIX, text):
+        raise ValueError("write registry and prefix, as registry.example.org:5000/kubernetes, without https://")
+    return text
+
+
+def _settings(values: dict[str, Any]) -> dict[str, Any]:
+    fixed = [name for name in ("apiVersion", "kind", "cgroupDriver") if name in values]
+    if fixed:
+        raise ValueError(f"leave {', '.join(fixed)} out: what is written here is fixed, or containerd's as well")
+    return values
+
+
+Settings = Annotated[dict[str, Any], AfterValidator(_settings)]
+
+
 class Kubernetes(Section):
-    """The cluster's version and name; its networks are in section ``network``."""
+    """Which Kubernetes, under which name, and from where; its networks' addresses are in section ``network``."""
 
     version: Annotated[str, AfterValidator(_version)] = Field(description="one release, as 1.33.5")
     endpoint: Hostname = Field(
@@ -54,8 +71,10 @@ class Kubernetes(Section):
         description="where kubelet, kubeadm and kubectl come from: the project's own repository, or what the machines' "
         "package sources offer already, as a mirror",
     )
-    network: Literal["flannel"] | NamedManifest = Field(
-        "flannel", description="the network of pods; one with network policies, as Calico, by its own manifest"
+    network: Literal["flannel", "none"] | NamedManifest = Field(
+        "flannel",
+        description="the network of pods; one with network policies, as Calico, by its own manifest; none: somebody "
+        "else brings one",
     )
     addons: tuple[Addon, ...] = Field(
         ("metrics-server", "dashboard", "gpu"),
@@ -68,6 +87,21 @@ class Kubernetes(Section):
         None, description="csi-driver-smb, by which pods mount the share; left out: every worker mounts it itself"
     )
     snapshots: Snapshots = Snapshots()
+    images: Annotated[str, AfterValidator(_prefix)] | None = Field(
+        None,
+        description="registry and prefix that hold copies of all images of the control plane, the pod network and the "
+        "sandbox, as registry:5000/kubernetes; `mlops site images` names them. Left out: where their projects put them",
+    )
+    kubelet: Settings = Field(default_factory=dict, description="keys of KubeletConfiguration, for all nodes")
+    kube_proxy: Settings = Field(default_factory=dict, description="keys of KubeProxyConfiguration")
+    ignore_preflight: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")], ...] = Field(
+        (), description="checks of kubeadm that may fail on these machines, by the names it shows"
+    )
+
+    def images_in(self, registry: Registry | None) -> bool:
+        """Return whether its images are in the site's own registry, by whose CA and login they are pulled."""
+        address = registry.address if registry else None
+        return self.images is not None and self.images.partition("/")[0] == address
 
 
 def kubernetes_mistakes(values: Mapping[str, Any]) -> Iterator[Mistake]:

@@ -15,6 +15,8 @@ from configs.secret import PasswordReference
 DOCKER_HUB = "docker.io"
 _HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*|\[[0-9A-Fa-f:]+\])"
 _PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+PREFIX = rf"{_HOST}(?::\d+)?(?:/{_PART})+"
+"""Of images in a registry: its address, and what comes before their names."""
 
 
 def _address(text: str) -> str:

@@ -7,13 +7,15 @@ https://kubernetes.io/docs/reference/config-api/kubelet-config.v1beta1/.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from pathlib import PurePosixPath
 from typing import Any
 
 import yaml
 
+from configs.kubernetes import Kubernetes
+from configs.machines import Network
 from infra.kubeadm.hardening import KUBELET, api_server_arguments, api_server_files
 
 API = "kubeadm.k8s.io/v1beta4"
@@ -32,12 +34,33 @@ class Cluster:
 
     Attributes:
         version: without ``v``. endpoint: a name that every node knows. pods, services: networks.
+        images: registry and prefix of all images; None: where their projects put them.
+        kubelet, kube_proxy: more keys of their configurations, which win over ours.
+        ignored: checks of kubeadm that may fail.
     """
 
     version: str
     endpoint: str
     pods: IPv4Network
     services: IPv4Network
+    images: str | None = None
+    kubelet: Mapping[str, Any] = field(default_factory=dict)
+    kube_proxy: Mapping[str, Any] = field(default_factory=dict)
+    ignored: tuple[str, ...] = ()
+
+
+def cluster_of(asked: Kubernetes, network: Network) -> Cluster:
+    """Return what a site's sections say."""
+    return Cluster(
+        asked.version,
+        asked.endpoint,
+        network.pods,
+        network.services,
+        images=asked.images,
+        kubelet=asked.kubelet,
+        kube_proxy=asked.kube_proxy,
+        ignored=asked.ignore_preflight,
+    )
 
 
 def init_configuration(cluster: Cluster, name: str, address: str, *, works: bool = False) -> str:
@@ -47,7 +70,8 @@ def init_configuration(cluster: Cluster, name: str, address: str, *, works: bool
         name, address: of the control plane's machine.
         works: pods of everybody may run there; else only those that it needs itself.
     """
-    registration = _registration(name, address) | ({"taints": []} if works else {})
+    registration = _registration(cluster, name, address) | ({"taints": []} if works else {})
+    proxy = {"apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration", **cluster.kube_proxy}
     return _documents(
         {
             "apiVersion": API,
@@ -62,6 +86,7 @@ def init_configuration(cluster: Cluster, name: str, address: str, *, works: bool
             "kind": "ClusterConfiguration",
             "kubernetesVersion": f"v{cluster.version}",
             "clusterName": cluster.endpoint,
+            **({"imageRepository": cluster.images} if cluster.images else {}),
             "controlPlaneEndpoint": f"{cluster.endpoint}:{PORT}",
             "networking": {"podSubnet": str(cluster.pods), "serviceSubnet": str(cluster.services)},
             "apiServer": {
@@ -79,7 +104,8 @@ def init_configuration(cluster: Cluster, name: str, address: str, *, works: bool
             },
             "scheduler": {"extraArgs": _arguments({"profiling": "false"})},
         },
-        _KUBELET,
+        {**_KUBELET, **cluster.kubelet},
+        *((proxy,) if cluster.kube_proxy else ()),
     )
 
 
@@ -98,7 +124,7 @@ def join_configuration(cluster: Cluster, name: str, address: str, token: str, ca
             "apiVersion": API,
             "kind": "JoinConfiguration",
             "discovery": {"bootstrapToken": discovery},
-            "nodeRegistration": _registration(name, address),
+            "nodeRegistration": _registration(cluster, name, address),
         }
     )
 
@@ -138,9 +164,10 @@ _KUBELET = {
 }
 
 
-def _registration(name: str, address: str) -> dict[str, Any]:
+def _registration(cluster: Cluster, name: str, address: str) -> dict[str, Any]:
     # On a machine with several addresses kubelet would take the first, which may be that of another network.
-    return {"name": name, "criSocket": CRI_SOCKET, "kubeletExtraArgs": _arguments({"node-ip": address})}
+    registration = {"name": name, "criSocket": CRI_SOCKET, "kubeletExtraArgs": _arguments({"node-ip": address})}
+    return registration | ({"ignorePreflightErrors": list(cluster.ignored)} if cluster.ignored else {})
 
 
 def _arguments(values: Mapping[str, str]) -> list[dict[str, str]]:

@@ -13,18 +13,19 @@ import yaml
 
 NAMESPACE = "kube-flannel"
 NAME = "kube-flannel-ds"
-IMAGE = "ghcr.io/flannel-io/flannel:v0.26.7"
-PLUGIN_IMAGE = "ghcr.io/flannel-io/flannel-cni-plugin:v1.6.2-flannel1"
+SOURCE = "ghcr.io/flannel-io"
+IMAGE, PLUGIN_IMAGE = "flannel:v0.26.7", "flannel-cni-plugin:v1.6.2-flannel1"
 _FIELDS = {"POD_NAME": "metadata.name", "POD_NAMESPACE": "metadata.namespace", "HOST_IP": "status.hostIP"}
 
 
-def flannel_manifest(pods: IPv4Network) -> str:
+def flannel_manifest(pods: IPv4Network, images: str | None = None) -> str:
     """Return all objects as YAML documents, for ``kubectl apply``.
 
     Args:
         pods: the cluster's network of pods; kubeadm must have been told the same.
+        images: registry and prefix of the images; None: where the project puts them.
     """
-    objects = (_namespace(), *_rights(), _configuration(pods), _daemons())
+    objects = (_namespace(), *_rights(), _configuration(pods), _daemons(images or SOURCE))
     return "---\n".join(yaml.safe_dump(item, sort_keys=False) for item in objects)
 
 
@@ -67,7 +68,7 @@ def _configuration(pods: IPv4Network) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
 
 
-def _daemons() -> dict[str, Any]:
+def _daemons(images: str) -> dict[str, Any]:
     labels = {"app": "flannel"}
     pod = {
         "hostNetwork": True,
@@ -77,10 +78,16 @@ def _daemons() -> dict[str, Any]:
         # A node is tainted as not ready until this very pod runs on it.
         "tolerations": [{"operator": "Exists", "effect": "NoSchedule"}],
         "initContainers": [
-            _copy("install-cni-plugin", PLUGIN_IMAGE, "/flannel", "/opt/cni/bin/flannel", ("plugin", "/opt/cni/bin")),
+            _copy(
+                "install-cni-plugin",
+                f"{images}/{PLUGIN_IMAGE}",
+                "/flannel",
+                "/opt/cni/bin/flannel",
+                ("plugin", "/opt/cni/bin"),
+            ),
             _copy(
                 "install-cni",
-                IMAGE,
+                f"{images}/{IMAGE}",
                 "/etc/kube-flannel/cni-conf.json",
                 "/etc/cni/net.d/10-flannel.conflist",
                 ("cni", "/etc/cni/net.d"),
@@ -90,7 +97,7 @@ def _daemons() -> dict[str, Any]:
         "containers": [
             {
                 "name": "kube-flannel",
-                "image": IMAGE,
+                "image": f"{images}/{IMAGE}",
                 "command": ["/opt/bin/flanneld"],
                 # By the address that the node was joined with: on a machine with several it would take the first.
                 "args": ["--ip-masq", "--kube-subnet-mgr", "--iface=$(HOST_IP)"],

@@ -28,7 +28,7 @@ def addon_steps(
         authority: signs the certificates of metrics-server and dashboard.
         root: the checkout. mirror: see :func:`infra.addons.images.from_mirror`.
     """
-    network = ((machine, "pod-network"),)
+    network = ((machine, "control-plane" if wanted.network == "none" else "pod-network"),)
     if "metrics-server" in wanted.addons:
         certificate = authority.server("metrics-server", (metrics_server.HOST,))
         image = from_mirror(METRICS_SERVER, mirror)

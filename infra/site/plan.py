@@ -10,9 +10,10 @@ from configs.problems import Problem, UserError
 from configs.registry import DOCKER_HUB, Registry
 from configs.site import SITE_FILE, Site
 from configs.storage import MountStorage, SmbStorage
-from infra.kubeadm.configuration import Cluster
+from infra.kubeadm.configuration import Cluster, cluster_of
 from infra.machines.ssh import make_key
 from infra.registry.containerd import containerd_files
+from infra.registry.login import find_login
 from infra.samba.client import Mount
 from infra.samba.server import Server
 from infra.site.addons import addon_steps
@@ -70,11 +71,13 @@ def site_steps(site: Site, root: Path, home: Path) -> list[Step]:
         steps.append(registry_step(registry.name, server, ((registry.name, "base"),)))
     steps += _node_steps(site, registry, machines, root, home)
     if site.kubernetes is not None and site.network is not None and control_plane is not None:
-        wanted = Cluster(site.kubernetes.version, site.kubernetes.endpoint, site.network.pods, site.network.services)
-        steps += _cluster_steps(site.kubernetes, wanted, control_plane, machines, root, home)
+        wanted = cluster_of(site.kubernetes, site.network)
+        # Kubernetes' own images may come from the site's registry.
+        served = holder(machines, "registry") if site.kubernetes.images_in(site.registry) else None
+        steps += _cluster_steps(site.kubernetes, wanted, control_plane, served, machines, root, home)
         plan = snapshot_plan(site, site.kubernetes, root, home)
-        served = ((storage.name, "storage"),) if storage is not None and plan.place is not None else ()
-        steps.append(snapshots_step(control_plane.name, plan, ((control_plane.name, "control-plane"), *served)))
+        kept = ((storage.name, "storage"),) if storage is not None and plan.place is not None else ()
+        steps.append(snapshots_step(control_plane.name, plan, ((control_plane.name, "control-plane"), *kept)))
     # Last, so that what a step has just started is seen as well.
     return steps + [
         health_step(name, tuple((step.machine, step.name) for step in steps if step.machine == name))
@@ -145,13 +148,19 @@ def _node_steps(
     site: Site, holds: SiteMachine | None, machines: dict[str, SiteMachine], root: Path, home: Path
 ) -> list[Step]:
     files: dict[PurePosixPath, str] = {}
+    login = None
+    images_here = site.kubernetes is not None and site.kubernetes.images_in(site.registry)
     if site.registry is not None and site.registry.address != DOCKER_HUB:
-        files = containerd_files(site.registry, _registry_ca(site.registry, holds, root, home))
+        if images_here:
+            login = find_login(site.registry, root, home)
+        files = containerd_files(site.registry, _registry_ca(site.registry, holds, root, home), login=login)
+    images = site.kubernetes.images if site.kubernetes else None
     steps = []
     for machine in machines.values():
         if not {"control-plane", "worker"} & set(machine.roles):
             continue
-        steps.append(runtime_step(machine.name, files, ((machine.name, "base"),)))
+        base = ((machine.name, "base"),)
+        steps.append(runtime_step(machine.name, files, base, images=images, logged_in=login is not None))
         if site.kubernetes is not None:
             steps.append(kubernetes_step(machine.name, site.kubernetes, ((machine.name, "runtime"),)))
             if _gives_gpu(site.kubernetes, machine):
@@ -163,6 +172,7 @@ def _cluster_steps(
     asked: Kubernetes,
     wanted: Cluster,
     control_plane: SiteMachine,
+    images_at: SiteMachine | None,
     machines: dict[str, SiteMachine],
     root: Path,
     home: Path,
@@ -171,11 +181,11 @@ def _cluster_steps(
     # Outside the cluster: a control plane with a new disk needs it for what is restored.
     key = find_or_make_key(site_folder(home) / "encryption-key", "the key of the cluster's secrets")
     works = "worker" in control_plane.roles
-    before = ((name, "kubernetes"),)
+    before = ((name, "kubernetes"), *(((images_at.name, "registry"),) if images_at else ()))
     yield control_plane_step(name, control_plane.address, wanted, key, before, works=works)
     if isinstance(asked.network, NamedManifest):
         yield named_network_step(name, asked.network, root, ((name, "control-plane"),))
-    else:
+    elif asked.network == "flannel":
         yield pod_network_step(name, wanted, ((name, "control-plane"),))
     for machine in machines.values():
         if machine is not control_plane and "worker" not in machine.roles:
@@ -185,7 +195,7 @@ def _cluster_steps(
             after = ((machine.name, "kubernetes"), (name, "control-plane"))
             yield join_step(machine.name, machine.address, wanted, name, after)
         yield node_step(machine, name, (joined,), gpu=_gives_gpu(asked, machine))
-    yield from addon_steps(asked, name, Authority(site_folder(home) / "authority"), root)
+    yield from addon_steps(asked, name, Authority(site_folder(home) / "authority"), root, asked.images)
 
 
 def _gives_gpu(asked: Kubernetes, machine: SiteMachine) -> bool:

@@ -15,7 +15,9 @@ from infra.site.step import Step
 def pod_network_step(machine: str, cluster: Cluster, after: tuple[tuple[str, str], ...]) -> Step:
     """Return the step that gives the cluster its network of pods, by the control plane ``machine``."""
     rollouts = ((NAMESPACE, f"daemonset/{NAME}"),)
-    return applied_step("pod-network", machine, "Flannel", flannel_manifest(cluster.pods), rollouts, after)
+    return applied_step(
+        "pod-network", machine, "Flannel", flannel_manifest(cluster.pods, cluster.images), rollouts, after
+    )
 
 
 def named_network_step(machine: str, named: NamedManifest, root: Path, after: tuple[tuple[str, str], ...]) -> Step:

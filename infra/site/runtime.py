@@ -25,19 +25,19 @@ from infra.site.step import Change, Step
 # kubelet mounts, limits and inspects by these.
 PACKAGES = ("containerd", "conntrack", "ethtool", "iptables", "kmod", "mount", "socat")
 UNIT = "containerd.service"
-PAUSE_IMAGE = "registry.k8s.io/pause:3.10"
-"""What kubeadm 1.31 to 1.34 names as the sandbox's image; another one here would be pulled beside it."""
+IMAGES, PAUSE = "registry.k8s.io", "pause:3.10"
+"""Where Kubernetes' images are, and what kubeadm 1.31 to 1.33 names as the sandbox's; another would be a second one."""
 CONFIGURATION = PurePosixPath("/etc/containerd/config.toml")
 TOOLKIT = Fact(("test", "-x", "/usr/bin/nvidia-container-runtime"))
 """Whether nvidia-container-toolkit is there, which :mod:`infra.site.gpu` installs."""
 _ANSWERS = Fact(("ctr", "--connect-timeout", "5s", "version"))
 
-_TEXT = f"""\
+_TEXT = """\
 # Rendered for this site: changes here are lost.
 version = 2
 
 [plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "{PAUSE_IMAGE}"
+  sandbox_image = "{images}/{pause}"
 
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
   runtime_type = "io.containerd.runc.v2"
@@ -67,27 +67,38 @@ _NVIDIA = """\
 """
 
 
-def containerd_configuration(*, nvidia: bool) -> str:
+def containerd_configuration(*, nvidia: bool, images: str | None = None) -> str:
     """Return containerd's configuration.
 
     Args:
         nvidia: with a second runtime, for pods of the RuntimeClass ``nvidia``.
+        images: registry and prefix of the sandbox's image; None: where Kubernetes has it.
     """
-    return _TEXT + (_NVIDIA if nvidia else "")
+    return _TEXT.format(images=images or IMAGES, pause=PAUSE) + (_NVIDIA if nvidia else "")
 
 
-def runtime_step(machine: str, registry_files: Mapping[PurePosixPath, str], after: tuple[tuple[str, str], ...]) -> Step:
+def runtime_step(
+    machine: str,
+    registry_files: Mapping[PurePosixPath, str],
+    after: tuple[tuple[str, str], ...],
+    *,
+    images: str | None = None,
+    logged_in: bool = False,
+) -> Step:
     """Return the step that makes ``machine`` run containers.
 
     Args:
         registry_files: of :func:`infra.registry.containerd.containerd_files`; empty without a registry.
+        images: registry and prefix of the sandbox's image; None: where Kubernetes has it.
+        logged_in: those files hold a login.
     """
-    files = tuple(File(path, text) for path, text in registry_files.items())
+    mode = 0o600 if logged_in else 0o644
+    files = tuple(File(path, text, mode, secret=logged_in) for path, text in registry_files.items())
 
     def changes(facts: Facts) -> Iterator[Change]:
         yield from kernel_changes(facts)
         yield from package_changes(PACKAGES, facts)
-        text = containerd_configuration(nvidia=facts[TOOLKIT].ok)
+        text = containerd_configuration(nvidia=facts[TOOLKIT].ok, images=images)
         changed = file_changes(File(CONFIGURATION, text), facts, restarts=(UNIT,))
         yield from changed
         for file in files:

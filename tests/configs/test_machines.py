@@ -171,6 +171,9 @@ def test_who_serves_the_share_or_the_registry_is_where_their_sections_say(tmp_pa
         ("{version: 1.30.4}", "1.31 or newer"),
         ("{version: v1.33.5}", "name one release"),
         ("{version: 1.33.5, endpoint: master}", "is the name of machine master as well"),
+        ("{version: 1.33.5, images: 'https://registry:5000/kubernetes'}", "without https://"),
+        ("{version: 1.33.5, images: 'registry:5000'}", "write registry and prefix"),
+        ("{version: 1.33.5, kubelet: {cgroupDriver: cgroupfs}}", "leave cgroupDriver out"),
         ("{version: 1.33.5, cni: weave}", "is not a known key"),
     ],
 )

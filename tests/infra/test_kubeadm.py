@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import re
+from dataclasses import replace
 from ipaddress import IPv4Network
 
 import pytest
 import yaml
 
 from infra.kubeadm.configuration import Cluster, init_configuration, join_configuration
+from infra.kubeadm.flannel import flannel_manifest
 from infra.kubeadm.policy import audit_policy, encryption_configuration
 
 CLUSTER = Cluster("1.33.5", "cluster", IPv4Network("10.244.0.0/16"), IPv4Network("10.96.0.0/12"))
@@ -28,6 +31,33 @@ def test_a_control_plane_is_named_not_numbered() -> None:
         "kubeletExtraArgs": [{"name": "node-ip", "value": "192.168.10.50"}],
     }
     assert kubelet["cgroupDriver"] == "systemd"
+
+
+def test_images_come_from_the_sites_mirror() -> None:
+    mirrored = replace(CLUSTER, images="registry:5000/kubernetes")
+    documents = list(yaml.safe_load_all(init_configuration(mirrored, "master", "192.168.10.50")))
+    assert documents[1]["imageRepository"] == "registry:5000/kubernetes"
+    assert "imageRepository" not in init_configuration(CLUSTER, "master", "192.168.10.50")
+    pods = IPv4Network("10.244.0.0/16")
+    named = re.findall(r"image: (\S+)", flannel_manifest(pods, "registry:5000/kubernetes"))
+    assert [name.rpartition("/")[0] for name in named] == ["registry:5000/kubernetes"] * 3
+    theirs = re.findall(r"image: (\S+)", flannel_manifest(pods))
+    assert [name.rpartition("/")[2] for name in theirs] == [name.rpartition("/")[2] for name in named]
+
+
+def test_a_site_may_say_more_to_kubelet_and_kube_proxy() -> None:
+    more = {"maxPods": 50, "protectKernelDefaults": False}
+    cluster = replace(CLUSTER, kubelet=more, kube_proxy={"mode": "nftables"}, ignored=("SystemVerification",))
+    init, _, kubelet, proxy = yaml.safe_load_all(init_configuration(cluster, "master", "192.168.10.50"))
+    assert kubelet.items() >= {**more, "cgroupDriver": "systemd"}.items()
+    assert proxy == {
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+        "kind": "KubeProxyConfiguration",
+        "mode": "nftables",
+    }
+    assert init["nodeRegistration"]["ignorePreflightErrors"] == ["SystemVerification"]
+    (join,) = yaml.safe_load_all(join_configuration(cluster, "worker", "192.168.10.101", "a.b", HASH))
+    assert join["nodeRegistration"]["ignorePreflightErrors"] == ["SystemVerification"]
 
 
 def test_no_token_is_in_the_file_and_that_of_init_lives_minutes() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import socket
@@ -9,9 +10,11 @@ import ssl
 import stat
 import subprocess
 import threading
+import tomllib
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pytest
 from certificates import Authority, Certificate
@@ -239,12 +242,25 @@ def test_without_a_login_a_pull_secret_is_empty() -> None:
     assert json.loads(docker_config(Registry(address="registry:5000"), None)) == {"auths": {}}
 
 
+def hosts_of(address: str, ca_pem: str | None, login: Login | None = None) -> dict[str, Any]:
+    """What a node's containerd reads for a registry."""
+    files = containerd_files(Registry(address=address), ca_pem, login=login)
+    folder = PurePosixPath("/etc/containerd/certs.d") / address
+    assert set(files) == {folder / "hosts.toml", *(() if ca_pem is None else (folder / "ca.crt",))}
+    return tomllib.loads(files[folder / "hosts.toml"])
+
+
 def test_nodes_trust_the_ca_and_nothing_else() -> None:
-    section = Registry(address="registry:5000")
-    folder = PurePosixPath("/etc/containerd/certs.d/registry:5000")
-    hosts = 'server = "https://registry:5000"\ncapabilities = ["pull", "resolve"]\n'
-    assert containerd_files(section, None) == {folder / "hosts.toml": hosts}
-    assert containerd_files(section, "PEM") == {
-        folder / "hosts.toml": f'{hosts}ca = "{folder}/ca.crt"\n',
-        folder / "ca.crt": "PEM",
-    }
+    url, can = "https://registry:5000", {"capabilities": ["pull", "resolve"]}
+    # containerd 1.6 ignores a file without `host`, and says so in its log only.
+    assert hosts_of("registry:5000", None) == {"server": url, **can, "host": {url: can}}
+    trusting = {**can, "ca": "/etc/containerd/certs.d/registry:5000/ca.crt"}
+    assert hosts_of("registry:5000", "PEM") == {"server": url, **trusting, "host": {url: trusting}}
+
+
+def test_nodes_log_in_where_they_pull_kubernetes_itself_from() -> None:
+    read = hosts_of("registry:5000", "PEM", GOOD)
+    basic = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+    # Both: after the host, containerd tries the server, and would tell its refusal for the host's answer.
+    assert read["header"] == {"Authorization": f"Basic {basic}"}
+    assert read["host"]["https://registry:5000"]["header"] == read["header"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import ssl
 from pathlib import Path
 
@@ -9,11 +10,14 @@ import pytest
 
 from configs.problems import UserError
 from configs.site import Site, load_site
+from infra.machines.commands import File
 from infra.machines.ssh import make_key
 from infra.site.authority import Authority
 from infra.site.facts import Reading
+from infra.site.images import mirrored
 from infra.site.inventory import machines_of
 from infra.site.plan import select, site_steps
+from infra.site.step import Change, Step
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -46,6 +50,39 @@ def test_the_example_site_has_the_steps_of_its_roles(thesis: Site, tmp_path: Pat
     assert any("192.168.10.50 cluster" in change.diff for change in base.changes(known))
     mounts = next(step for step in steps if (step.machine, step.name) == ("worker", "mounts"))
     assert set(mounts.after) == {("storage", "storage"), ("worker", "base")}
+
+
+def test_images_from_the_sites_own_registry_wait_for_it_and_come_by_its_login(thesis: Site, tmp_path: Path) -> None:
+    assert thesis.kubernetes is not None
+    mirrored = thesis.kubernetes.model_copy(update={"images": "192.168.10.60:5000/kubernetes", "network": "none"})
+    steps = site_steps(thesis.model_copy(update={"kubernetes": mirrored}), tmp_path, tmp_path / ".mlops")
+    by_key = {(step.machine, step.name): step for step in steps}
+    assert ("registry", "registry") in by_key["master", "control-plane"].after
+    assert ("master", "pod-network") not in by_key
+    assert by_key["master", "metrics-server"].after == (("master", "control-plane"),)
+    password = (tmp_path / "home/.config/mlops/registry-password").read_text().strip()
+    basic = base64.b64encode(f"mlops:{password}".encode()).decode()
+    step = by_key["worker", "runtime"]
+    files = [item for change in written(step) for item in change.actions if isinstance(item, File)]
+    (hosts,) = (file for file in files if basic in file.text)
+    assert (hosts.mode, hosts.secret) == (0o600, True)
+    # Images from elsewhere need no login on the nodes.
+    step = next(item for item in site_steps(thesis, tmp_path, tmp_path / ".mlops") if item.name == "runtime")
+    files = [item for change in written(step) for item in change.actions if isinstance(item, File)]
+    assert not any(basic in file.text or file.secret for file in files)
+
+
+def written(step: Step) -> list[Change]:
+    """What a step wants on a machine that has nothing."""
+    return list(step.changes({fact: Reading(1, "") for fact in step.facts}))
+
+
+def test_a_mirror_has_all_images_by_their_last_names() -> None:
+    listed = ["registry.k8s.io/kube-proxy:v1.33.5", "registry.k8s.io/coredns/coredns:v1.12.0"]
+    assert list(mirrored(listed, "registry:5000/kubernetes")) == [
+        (listed[0], "registry:5000/kubernetes/kube-proxy:v1.33.5"),
+        (listed[1], "registry:5000/kubernetes/coredns:v1.12.0"),
+    ]
 
 
 def test_passwords_and_keys_are_made_once_and_for_their_owner_only(thesis: Site, tmp_path: Path) -> None:
