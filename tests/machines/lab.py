@@ -15,7 +15,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +43,23 @@ echo 'deb [trusted=yes] file:///repo ./' >"$1/etc/apt/sources.list"
 ln -sf /dev/null "$1/etc/systemd/system/systemd-networkd.service"
 chroot "$1" useradd --create-home --shell /bin/bash admin
 echo 'admin ALL=(ALL) NOPASSWD: ALL' >"$1/etc/sudoers.d/admin"
+"""
+# systemd-nspawn keeps these from a machine; kubelet, containerd and what they start have to write there.
+_NODE_INIT = """\
+for folder in /sys/fs/cgroup /sys/fs/cgroup/*/; do mount -o remount,bind,rw "$folder"; done
+mount --bind /proc/sys/net /proc/sys/net
+mount -o remount,bind,rw /proc/sys/net
+[ -e /dev/kmsg ] || mknod /dev/kmsg c 1 11
+exec /lib/systemd/systemd
+"""
+# The kernel lets nobody here lower a score, and containerd tries to.
+_RUNC = """\
+#!/bin/sh
+for word; do
+  [ "$before" != --bundle ] || sed -i 's/"oomScoreAdj":-[0-9]*/"oomScoreAdj":0/' "$word/config.json"
+  before=$word
+done
+exec /usr/sbin/runc "$@"
 """
 
 
@@ -87,13 +104,20 @@ def mirror() -> str:
 
 @dataclass
 class LabMachine:
-    """A machine; ``root`` is its disk as this machine sees it."""
+    """A machine; ``root`` is its disk as this machine sees it.
+
+    Attributes:
+        node: kubelet is to run there: all control groups are its own, and images have a disk that overlays can be on.
+        shared: folders of this machine that are there as well, by their path there; nobody can write to them there.
+    """
 
     name: str
     address: str
     folder: Path
     key: Path
     host_key: str = ""
+    node: bool = False
+    shared: dict[str, Path] = field(default_factory=dict)
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -115,17 +139,20 @@ class LabMachine:
             "systemd-nspawn",
             "--register=no",
             "--keep-unit",
-            "--boot",
             "--quiet",
             "--console=pipe",
             f"--machine={self.name}",
         )
-        spawn += ("--capability=CAP_NET_ADMIN", f"--directory={self.root}")
+        spawn += (f"--directory={self.root}", *(f"--bind-ro={path}:{there}" for there, path in self.shared.items()))
+        if self.node:
+            spawn += ("--capability=all", "--system-call-filter=@keyring bpf", *self._disks(), "sh", "-c", _NODE_INIT)
+        else:
+            spawn += ("--capability=CAP_NET_ADMIN", "--boot")
         enter = ("nsenter", f"--net=/run/netns/{_port(self.address)}", "unshare", "--mount", "--propagation=private")
         # Without a control group of its own, the systemd of each machine would wait for the others' processes.
-        groups = [folder / _port(self.address) for folder in _control_groups()]
+        groups = [folder / _port(self.address) for folder in _control_groups(every=self.node)]
         for group in groups:
-            group.mkdir(exist_ok=True)
+            _make_group(group)
         self._process = subprocess.Popen(
             [*enter, "sh", "-c", script, "sh", *spawn],
             env={**os.environ, "LAB_GROUPS": " ".join(map(str, groups))},
@@ -159,6 +186,12 @@ class LabMachine:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
         self._process = None
+
+    def _disks(self) -> Iterator[str]:
+        for name in ("containerd", "kubelet"):
+            disk = self.folder / f"disk-{name}"
+            disk.mkdir(exist_ok=True)
+            yield f"--bind={disk}:/var/lib/{name}"
 
     def disconnect(self) -> None:
         """Pull its network cable."""
@@ -195,14 +228,30 @@ class Lab:
         folder.mkdir(parents=True, exist_ok=True)
         run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key))
 
-    def add(self, *names: str) -> list[LabMachine]:
-        """Make machines, start them side by side, and wait until they answer."""
+    def add(
+        self, *names: str, nodes: Container[str] = (), shared: Mapping[str, Path] | None = None
+    ) -> list[LabMachine]:
+        """Make machines, start them side by side, and wait until they answer; see :class:`LabMachine`."""
         made = [self._make(name) for name in names]
+        for machine in made:
+            machine.node, machine.shared = machine.name in nodes, dict(shared or {})
+            if machine.node:
+                self._make_node(machine)
         for machine in made:
             machine.boot()
         for machine in made:
             machine.wait()
         return made
+
+    def power_on(self, *machines: LabMachine) -> None:
+        """Start machines after a power cut: bridges, rules and control groups of before are gone."""
+        for machine in machines:
+            _remove_control_groups(machine.address)
+            if machine.node:
+                self._plug_in(machine.address)
+                self._wire_node(machine)
+            machine.boot()
+            machine.wait()
 
     def close(self) -> None:
         """End all machines, whatever state they are in."""
@@ -231,6 +280,20 @@ class Lab:
         run("chown", "-R", "--reference", str(ssh.parent), str(ssh))
         self._plug_in(address)
         return machine
+
+    def _make_node(self, machine: LabMachine) -> None:
+        for name in ("containerd", "kubelet"):
+            (machine.root / "var/lib" / name).mkdir()
+        runc = machine.root / "usr/local/sbin/runc"
+        runc.write_text(_RUNC)
+        runc.chmod(0o755)
+        self._wire_node(machine)
+
+    def _wire_node(self, machine: LabMachine) -> None:
+        # Addresses of services are reached by the way to everywhere, before they become those of pods.
+        machine.ip("route", "add", "default", "via", f"{self.network}.1")
+        forward = "echo 1 >/proc/sys/net/ipv4/ip_forward"
+        run("nsenter", f"--net=/run/netns/{_port(machine.address)}", "sh", "-c", forward)
 
     def _plug_in(self, address: str) -> None:
         if not Path("/sys/class/net", self.bridge).exists():
@@ -271,21 +334,32 @@ def _port(address: str) -> str:
     return f"mlopslab{'-'.join(address.split('.')[2:])}"
 
 
-def _control_groups() -> list[Path]:
-    """Return our own control groups in the hierarchies that systemd manages: its own of version 1, and version 2."""
+def _control_groups(*, every: bool = False) -> list[Path]:
+    """Return our own control groups in the hierarchies that systemd manages: its own of version 1, and version 2.
+
+    Args:
+        every: those of the controllers of version 1 as well.
+    """
     found = []
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         number, kind, path = line.split(":", 2)
-        if kind == "name=systemd":
-            found.append(Path("/sys/fs/cgroup/systemd", path.lstrip("/")))
+        if kind == "name=systemd" or (every and number != "0"):
+            found.append(Path("/sys/fs/cgroup", kind.removeprefix("name="), path.lstrip("/")))
         elif number == "0":
             top = Path("/sys/fs/cgroup/unified")
             found.append((top if top.is_dir() else top.parent) / path.lstrip("/"))
     return [folder for folder in found if folder.is_dir()]
 
 
+def _make_group(group: Path) -> None:
+    group.mkdir(exist_ok=True)
+    for name in ("cpuset.cpus", "cpuset.mems"):  # without them, nothing may run there
+        if (group / name).exists():
+            (group / name).write_text((group.parent / name).read_text())
+
+
 def _remove_control_groups(address: str) -> None:
-    for folder in _control_groups():
+    for folder in _control_groups(every=True):
         for group in sorted((folder / _port(address)).rglob("*/"), reverse=True):
             with contextlib.suppress(OSError):
                 group.rmdir()
