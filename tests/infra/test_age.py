@@ -1,7 +1,8 @@
-"""age's format: keys and files of its published examples, and the real age where it is installed."""
+"""age's format: the published key, whole and broken files, and the real age where it is installed."""
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -36,7 +37,7 @@ def test_what_is_encrypted_is_decrypted(size: int) -> None:
     encrypted = encrypt_for_recipients(data[:size], [RECIPIENT, recipient_of(identity)])
     assert decrypt_by_identity(encrypted, identity) == data[:size]
     assert decrypt_by_identity(encrypted, IDENTITY) == data[:size]
-    with pytest.raises(AgeError, match="no recipient of it"):
+    with pytest.raises(AgeError, match="it is for others"):
         decrypt_by_identity(encrypted, make_identity())
 
 
@@ -63,17 +64,15 @@ def test_each_bit_is_protected_and_each_end() -> None:
 
 
 def test_a_file_cannot_ask_for_all_of_the_memory() -> None:
-    encrypted = encrypt_for_passphrase(b"data", "one").replace(b" 18\n", b" 40\n", 1)
-    with pytest.raises(AgeError, match="more work"):
-        decrypt_by_passphrase(encrypted, "one")
+    changed, times = re.subn(rb"(-> scrypt \S+) \d+", rb"\1 40", encrypt_for_passphrase(b"data", "one"), count=1)
+    assert times == 1
+    with pytest.raises(AgeError, match="work"):
+        decrypt_by_passphrase(changed, "one")
 
 
-@pytest.mark.parametrize("wrong", [RECIPIENT[:-1] + "q", RECIPIENT.upper(), f"ssh-ed25519 {RECIPIENT}", "", IDENTITY])
+@pytest.mark.parametrize("wrong", [RECIPIENT[:-1] + "q", f"ssh-ed25519 {RECIPIENT}", "", IDENTITY])
 def test_a_mistyped_recipient_is_none(wrong: str) -> None:
-    if wrong == RECIPIENT.upper():
-        check_recipient(wrong)
-        return
-    with pytest.raises(ValueError, match=r"checksum|begin"):
+    with pytest.raises(ValueError, match=r"no public key"):
         check_recipient(wrong)
 
 
