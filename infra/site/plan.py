@@ -10,7 +10,7 @@ from configs.problems import Problem, UserError
 from configs.registry import DOCKER_HUB, Registry
 from configs.site import SITE_FILE, Site
 from configs.storage import MountStorage, SmbStorage
-from infra.kubeadm.configuration import Cluster, cluster_of
+from infra.kubeadm.configuration import Cluster, cluster_of, sandbox_image
 from infra.machines.ssh import make_key
 from infra.registry.containerd import containerd_files
 from infra.registry.login import find_login
@@ -154,13 +154,14 @@ def _node_steps(
         if images_here:
             login = find_login(site.registry, root, home)
         files = containerd_files(site.registry, _registry_ca(site.registry, holds, root, home), login=login)
-    images = site.kubernetes.images if site.kubernetes else None
+    asked = site.kubernetes
+    sandbox = sandbox_image(asked.version, asked.images) if asked else sandbox_image()
     steps = []
     for machine in machines.values():
         if not {"control-plane", "worker"} & set(machine.roles):
             continue
         base = ((machine.name, "base"),)
-        steps.append(runtime_step(machine.name, files, base, images=images, logged_in=login is not None))
+        steps.append(runtime_step(machine.name, files, base, sandbox=sandbox, logged_in=login is not None))
         if site.kubernetes is not None:
             steps.append(kubernetes_step(machine.name, site.kubernetes, ((machine.name, "runtime"),)))
             if _gives_gpu(site.kubernetes, machine):

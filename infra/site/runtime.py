@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 
+from infra.kubeadm.configuration import sandbox_image
 from infra.machines.commands import Command, File
 from infra.site.facts import Fact, Facts
 from infra.site.kernel import kernel_changes, kernel_facts
@@ -25,8 +26,6 @@ from infra.site.step import Change, Step
 # kubelet mounts, limits and inspects by these.
 PACKAGES = ("containerd", "conntrack", "ethtool", "iptables", "kmod", "mount", "socat")
 UNIT = "containerd.service"
-IMAGES, PAUSE = "registry.k8s.io", "pause:3.10"
-"""Where Kubernetes' images are, and what kubeadm 1.31 to 1.33 names as the sandbox's; another would be a second one."""
 CONFIGURATION = PurePosixPath("/etc/containerd/config.toml")
 TOOLKIT = Fact(("test", "-x", "/usr/bin/nvidia-container-runtime"))
 """Whether nvidia-container-toolkit is there, which :mod:`infra.site.gpu` installs."""
@@ -37,7 +36,7 @@ _TEXT = """\
 version = 2
 
 [plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "{images}/{pause}"
+  sandbox_image = "{sandbox}"
 
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
   runtime_type = "io.containerd.runc.v2"
@@ -67,14 +66,14 @@ _NVIDIA = """\
 """
 
 
-def containerd_configuration(*, nvidia: bool, images: str | None = None) -> str:
+def containerd_configuration(*, nvidia: bool, sandbox: str) -> str:
     """Return containerd's configuration.
 
     Args:
         nvidia: with a second runtime, for pods of the RuntimeClass ``nvidia``.
-        images: registry and prefix of the sandbox's image; None: where Kubernetes has it.
+        sandbox: the image of what holds a pod's namespaces.
     """
-    return _TEXT.format(images=images or IMAGES, pause=PAUSE) + (_NVIDIA if nvidia else "")
+    return _TEXT.format(sandbox=sandbox) + (_NVIDIA if nvidia else "")
 
 
 def runtime_step(
@@ -82,14 +81,14 @@ def runtime_step(
     registry_files: Mapping[PurePosixPath, str],
     after: tuple[tuple[str, str], ...],
     *,
-    images: str | None = None,
+    sandbox: str = sandbox_image(),
     logged_in: bool = False,
 ) -> Step:
     """Return the step that makes ``machine`` run containers.
 
     Args:
         registry_files: of :func:`infra.registry.containerd.containerd_files`; empty without a registry.
-        images: registry and prefix of the sandbox's image; None: where Kubernetes has it.
+        sandbox: of :func:`infra.kubeadm.configuration.sandbox_image`.
         logged_in: those files hold a login.
     """
     mode = 0o600 if logged_in else 0o644
@@ -98,7 +97,7 @@ def runtime_step(
     def changes(facts: Facts) -> Iterator[Change]:
         yield from kernel_changes(facts)
         yield from package_changes(PACKAGES, facts)
-        text = containerd_configuration(nvidia=facts[TOOLKIT].ok, images=images)
+        text = containerd_configuration(nvidia=facts[TOOLKIT].ok, sandbox=sandbox)
         changed = file_changes(File(CONFIGURATION, text), facts, restarts=(UNIT,))
         yield from changed
         for file in files:
