@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.site_cluster import dashboard, smoke
+
 if TYPE_CHECKING:
     from configs.site import Site
     from infra.site.engine import Outcome
@@ -46,6 +48,11 @@ def apply(
 
     outcomes = _run(machine, step, apply=True, keep=keep)
     _end(outcomes)
+    if any(step == "control-plane" for _, step in outcomes):
+        from configs.home import home_folder
+        from infra.site.access import fetch_kubeconfig
+
+        fetch_kubeconfig(_site(), home_folder())
     changed = sum(outcome.state is State.CHANGED for outcome in outcomes.values())
     console.print(f"\nThe site is as configs/site.yaml says: {changed} of {len(outcomes)} steps had something to do.")
 
@@ -175,3 +182,7 @@ def _site() -> Site:
     from configs.site import SITE_FILE, load_site
 
     return load_site(SITE_FILE)
+
+
+site.command()(dashboard)
+site.command()(smoke)

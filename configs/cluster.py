@@ -107,7 +107,8 @@ class Cluster(Section):
     """A cluster, and the namespace that is ours."""
 
     kubeconfig: Path | None = Field(
-        None, description="left out: KUBECONFIG, ~/.kube/config, or in a pod its service account"
+        None,
+        description="left out: KUBECONFIG, the site's own cluster, ~/.kube/config; in a pod its service account",
     )
     context: str | None = Field(None, min_length=1, description="of the kubeconfig; left out: its current one")
     namespace: str = Field("mlops", pattern=NAME)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 from prefect.artifacts import create_markdown_artifact
 
 from configs.home import home_folder
-from configs.problems import Problem, UserError
+from configs.problems import Problem, UserError, printed_error
 from configs.site import SITE_FILE, load_site
 from infra.repository.code import find_root
 from infra.site.engine import Key, Outcome, State, problems_of
@@ -50,6 +52,73 @@ def check(*, repair: bool) -> None:
             ]
     if problems:
         raise UserError(problems)
+
+
+@verb("open cluster")
+def open_cluster(*, needed: bool) -> bool:
+    """Fetch the login of the cluster that the site has made; returns whether the site wants the platform there.
+
+    Args:
+        needed: without a platform there is something that cannot be done.
+
+    Raises:
+        UserError: the control plane cannot be reached, or a platform is needed and the site wants none.
+    """
+    from infra.site.access import fetch_kubeconfig
+
+    say_errors_once()
+    root = find_root(Path.cwd())
+    site = load_site(root / SITE_FILE)
+    path = fetch_kubeconfig(site, home_folder(root))
+    if path is not None:
+        log().info("administrators of the cluster use %s", path)
+    if path is None or site.cluster is None:
+        if needed:
+            remedy = "add `kubernetes:` with a control plane, and `cluster: {}`; or leave `smoke` out"
+            raise UserError(Problem(f"{SITE_FILE} cluster", "is missing: nothing can be trained there", remedy))
+        log().info("no platform: %s says of no cluster, or of none that is made here", SITE_FILE)
+        return False
+    return True
+
+
+def builds_image() -> bool:
+    """Whether the platform runs an image of this checkout, and none that the site names."""
+    site = load_site(find_root(Path.cwd()) / SITE_FILE)
+    return site.cluster is not None and site.cluster.images.run is None
+
+
+@verb("smoke run")
+def smoke() -> None:
+    """Train something small on the cluster, over two workers: pods, images, names and servers work together.
+
+    Raises:
+        UserError: it did not come to its end; with what it said.
+    """
+    from infra.kubernetes.platform.connect import disconnect
+    from infra.process import run_guarded
+    from infra.stack.connection import load_connection
+
+    root = find_root(Path.cwd())
+    home = home_folder(root)
+    connected = load_connection(home) is not None
+    lines: list[str] = []
+    told = log()
+
+    def hear(line: str) -> None:
+        lines.append(line)
+        told.info("%s", line)
+
+    # A command of its own: its servers are the cluster's, not those that this flow talks to.
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
+    try:
+        command = [sys.executable, "-m", "cli", "site", "smoke"]
+        status = run_guarded(command, cwd=root, env=environment, on_line=hear)
+    finally:
+        if not connected:
+            disconnect(home)
+    if status:
+        said = "\n".join(printed_error(lines) or lines[-20:])
+        raise UserError(Problem("smoke run", f"\n{said}", "mlops diagnose; then again: mlops site smoke"))
 
 
 def _run(*, apply: bool, only_repairs: bool, keep: bool = False) -> dict[Key, Outcome]:

@@ -24,8 +24,6 @@ CRI_SOCKET = "unix:///run/containerd/containerd.sock"
 AUDIT_POLICY = PurePosixPath("/etc/kubernetes/audit-policy.yaml")
 AUDIT_LOG = PurePosixPath("/var/log/kubernetes/audit/audit.log")
 ENCRYPTION = PurePosixPath("/etc/kubernetes/encryption.yaml")
-IMAGES = "registry.k8s.io"
-"""Where Kubernetes' own images are."""
 INIT_TTL = "15m0s"
 _TLS = "VersionTLS12"
 
@@ -63,16 +61,6 @@ def cluster_of(asked: Kubernetes, network: Network) -> Cluster:
         kube_proxy=asked.kube_proxy,
         ignored=asked.ignore_preflight,
     )
-
-
-def sandbox_image(version: str = "", images: str | None = None) -> str:
-    """Return the image that kubeadm of a release pulls for sandboxes; containerd is told the same.
-
-    Args:
-        version: empty: nobody has said which. images: as of :class:`Cluster`.
-    """
-    minor = int(version.split(".")[1]) if version else 0
-    return f"{images or IMAGES}/pause:{'3.10' if minor < 34 else '3.10.1'}"
 
 
 def init_configuration(cluster: Cluster, name: str, address: str, *, works: bool = False) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.cluster import Cluster
+from configs.home import home_folder
 from configs.problems import Problem, UserError
 
 if TYPE_CHECKING:
@@ -98,7 +99,9 @@ def load_config(cluster: Cluster) -> tuple[SingleConfig, str]:
     in_pod = cluster.kubeconfig is None and "KUBECONFIG" not in os.environ and (SERVICE_ACCOUNT / "token").exists()
     if in_pod:
         return _chosen(KubeConfig.from_service_account(), None), str(SERVICE_ACCOUNT)
-    named = cluster.kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"
+    own = site_kubeconfig(home_folder())
+    usual = own if own.is_file() else "~/.kube/config"
+    named = cluster.kubeconfig or os.environ.get("KUBECONFIG") or usual
     # KUBECONFIG may be a list of files for kubectl to merge; one is read here, the first that is there.
     candidates = [Path(part).expanduser() for part in str(named).split(os.pathsep) if part]
     path = next((candidate for candidate in candidates if candidate.is_file()), candidates[0])
@@ -116,6 +119,15 @@ def load_config(cluster: Cluster) -> tuple[SingleConfig, str]:
         told = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: it is no kubeconfig"
         raise UserError(Problem(str(path), f"cannot be read: {told}", "let kubeadm or kubectl write it")) from None
     return context, f"{path} (context {context.context_name})"
+
+
+def site_kubeconfig(home: Path) -> Path:
+    """Return where the kubeconfig of a cluster is that the site itself has made.
+
+    Args:
+        home: the checkout's state folder.
+    """
+    return home / "site" / "kubeconfig"
 
 
 def _chosen(known: KubeConfig, context: str | None) -> SingleConfig:

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from configs.kubernetes import Kubernetes
-from infra.kubeadm.configuration import sandbox_image
 from infra.machines.commands import File
 from infra.site.facts import Fact, Facts
 from infra.site.reading import (
@@ -61,9 +60,7 @@ def has_gpu(facts: Facts) -> bool:
 def gpu_step(machine: str, wanted: Kubernetes, after: tuple[tuple[str, str], ...]) -> Step:
     """Return the step for ``machine``; without a GPU it changes nothing."""
     community = wanted.gpu_packages == "nvidia"
-    configuration = File(
-        CONFIGURATION, containerd_configuration(nvidia=True, sandbox=sandbox_image(wanted.version, wanted.images))
-    )
+    configuration = File(CONFIGURATION, containerd_configuration(nvidia=True))
 
     def changes(facts: Facts) -> Iterator[Change]:
         if not has_gpu(facts):

@@ -10,7 +10,7 @@ from configs.problems import Problem, UserError
 from configs.registry import DOCKER_HUB, Registry
 from configs.site import SITE_FILE, Site
 from configs.storage import MountStorage, SmbStorage
-from infra.kubeadm.configuration import Cluster, cluster_of, sandbox_image
+from infra.kubeadm.configuration import Cluster, cluster_of
 from infra.machines.ssh import make_key
 from infra.registry.containerd import containerd_files
 from infra.registry.login import find_login
@@ -19,6 +19,7 @@ from infra.samba.server import Server
 from infra.site.addons import addon_steps
 from infra.site.authority import Authority
 from infra.site.base import base_step
+from infra.site.cluster_health import cluster_health_step
 from infra.site.control_plane import control_plane_step
 from infra.site.gpu import gpu_step
 from infra.site.health import health_step
@@ -154,14 +155,13 @@ def _node_steps(
         if images_here:
             login = find_login(site.registry, root, home)
         files = containerd_files(site.registry, _registry_ca(site.registry, holds, root, home), login=login)
-    asked = site.kubernetes
-    sandbox = sandbox_image(asked.version, asked.images) if asked else sandbox_image()
+    images = site.kubernetes.images if site.kubernetes else None
     steps = []
     for machine in machines.values():
         if not {"control-plane", "worker"} & set(machine.roles):
             continue
         base = ((machine.name, "base"),)
-        steps.append(runtime_step(machine.name, files, base, sandbox=sandbox, logged_in=login is not None))
+        steps.append(runtime_step(machine.name, files, base, images=images, logged_in=login is not None))
         if site.kubernetes is not None:
             steps.append(kubernetes_step(machine.name, site.kubernetes, ((machine.name, "runtime"),)))
             if _gives_gpu(site.kubernetes, machine):
@@ -196,7 +196,12 @@ def _cluster_steps(
             after = ((machine.name, "kubernetes"), (name, "control-plane"))
             yield join_step(machine.name, machine.address, wanted, name, after)
         yield node_step(machine, name, (joined,), gpu=_gives_gpu(asked, machine))
-    yield from addon_steps(asked, name, Authority(site_folder(home) / "authority"), root, asked.images)
+    authority = Authority(site_folder(home) / "authority")
+    addons = list(addon_steps(asked, name, authority, root, asked.images))
+    yield from addons
+    done = tuple((step.machine, step.name) for step in addons)
+    ends = authority.certificate.not_valid_after_utc
+    yield cluster_health_step(name, ends, ((name, "pod-network"), *done))
 
 
 def _gives_gpu(asked: Kubernetes, machine: SiteMachine) -> bool:

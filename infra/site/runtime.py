@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 
-from infra.kubeadm.configuration import sandbox_image
 from infra.machines.commands import Command, File
 from infra.site.facts import Fact, Facts
 from infra.site.kernel import kernel_changes, kernel_facts
@@ -26,6 +25,8 @@ from infra.site.step import Change, Step
 # kubelet mounts, limits and inspects by these.
 PACKAGES = ("containerd", "conntrack", "ethtool", "iptables", "kmod", "mount", "socat")
 UNIT = "containerd.service"
+IMAGES, PAUSE = "registry.k8s.io", "pause:3.10"
+"""Where Kubernetes' images are, and what kubeadm 1.31 to 1.33 names as the sandbox's; another would be a second one."""
 CONFIGURATION = PurePosixPath("/etc/containerd/config.toml")
 TOOLKIT = Fact(("test", "-x", "/usr/bin/nvidia-container-runtime"))
 """Whether nvidia-container-toolkit is there, which :mod:`infra.site.gpu` installs."""
@@ -36,7 +37,7 @@ _TEXT = """\
 version = 2
 
 [plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "{sandbox}"
+  sandbox_image = "{images}/{pause}"
 
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
   runtime_type = "io.containerd.runc.v2"
@@ -66,14 +67,14 @@ _NVIDIA = """\
 """
 
 
-def containerd_configuration(*, nvidia: bool, sandbox: str) -> str:
+def containerd_configuration(*, nvidia: bool, images: str | None = None) -> str:
     """Return containerd's configuration.
 
     Args:
         nvidia: with a second runtime, for pods of the RuntimeClass ``nvidia``.
-        sandbox: the image of what holds a pod's namespaces.
+        images: registry and prefix of the sandbox's image; None: where Kubernetes has it.
     """
-    return _TEXT.format(sandbox=sandbox) + (_NVIDIA if nvidia else "")
+    return _TEXT.format(images=images or IMAGES, pause=PAUSE) + (_NVIDIA if nvidia else "")
 
 
 def runtime_step(
@@ -81,14 +82,14 @@ def runtime_step(
     registry_files: Mapping[PurePosixPath, str],
     after: tuple[tuple[str, str], ...],
     *,
-    sandbox: str = sandbox_image(),
+    images: str | None = None,
     logged_in: bool = False,
 ) -> Step:
     """Return the step that makes ``machine`` run containers.
 
     Args:
         registry_files: of :func:`infra.registry.containerd.containerd_files`; empty without a registry.
-        sandbox: of :func:`infra.kubeadm.configuration.sandbox_image`.
+        images: registry and prefix of the sandbox's image; None: where Kubernetes has it.
         logged_in: those files hold a login.
     """
     mode = 0o600 if logged_in else 0o644
@@ -97,7 +98,7 @@ def runtime_step(
     def changes(facts: Facts) -> Iterator[Change]:
         yield from kernel_changes(facts)
         yield from package_changes(PACKAGES, facts)
-        text = containerd_configuration(nvidia=facts[TOOLKIT].ok, sandbox=sandbox)
+        text = containerd_configuration(nvidia=facts[TOOLKIT].ok, images=images)
         changed = file_changes(File(CONFIGURATION, text), facts, restarts=(UNIT,))
         yield from changed
         for file in files:

@@ -7,6 +7,7 @@ Needs kubectl and openssl on the path.
 from __future__ import annotations
 
 import base64
+import datetime
 import json
 import os
 import shutil
@@ -23,6 +24,7 @@ import pytest
 import yaml
 from here import Here
 
+from infra.site.cluster_health import cluster_health_step
 from infra.site.engine import State, problems_of, run_steps
 from infra.site.inventory import SiteMachine
 from infra.site.node import SET, WORKER_ROLE, node_step
@@ -164,3 +166,10 @@ def cluster_ca(kubelet: Kubelet) -> Path:
     path = kubelet.folder / "ca.crt"
     path.write_bytes(base64.b64decode(config["clusters"][0]["cluster"]["certificate-authority-data"]))
     return path
+
+
+def test_a_node_whose_kubelet_is_dead_is_found(kubelet: Kubelet) -> None:
+    step = cluster_health_step("master", datetime.datetime(2999, 1, 1, tzinfo=datetime.UTC), ())
+    outcome = run_steps([step], {"master": kubelet.machine}, lambda *_: None, apply=False)["master", "cluster-health"]
+    assert outcome.error is None
+    assert any(f"have node {kubelet.name} back" in change.what for change in outcome.changes)

@@ -39,7 +39,7 @@ def test_the_example_site_has_the_steps_of_its_roles(thesis: Site, tmp_path: Pat
         "storage": ["base", "storage", "health"],
         "master": [
             *("base", "runtime", "kubernetes", "control-plane", "pod-network", "node"),
-            *("metrics-server", "dashboard", "device-plugin", "snapshots", "health"),
+            *("metrics-server", "dashboard", "device-plugin", "cluster-health", "snapshots", "health"),
         ],
         "registry": ["base", "registry", "health"],
         "worker": ["base", "mounts", "runtime", "kubernetes", "gpu", "join", "node", "health"],

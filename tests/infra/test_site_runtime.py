@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
-from infra.kubeadm.configuration import sandbox_image
 from infra.machines.commands import File
 from infra.site.facts import Reading
 from infra.site.runtime import runtime_step
@@ -13,10 +12,9 @@ from infra.site.step import Change
 HOSTS = PurePosixPath("/etc/containerd/certs.d/registry:5000/hosts.toml")
 
 
-def found(version: str = "", images: str | None = None, *, logged_in: bool = False) -> dict[str, Change]:
+def found(images: str | None = None, *, logged_in: bool = False) -> dict[str, Change]:
     """What a bare machine needs, by what it is."""
-    sandbox = sandbox_image(version, images)
-    step = runtime_step("one", {HOSTS: "canary-5e1f"}, (), sandbox=sandbox, logged_in=logged_in)
+    step = runtime_step("one", {HOSTS: "canary-5e1f"}, (), images=images, logged_in=logged_in)
     return {item.what: item for item in step.changes({fact: Reading(1, "") for fact in step.facts})}
 
 
@@ -27,9 +25,7 @@ def configuration(changes: dict[str, Change]) -> str:
 
 def test_the_sandbox_comes_from_where_the_other_images_do() -> None:
     assert 'sandbox_image = "registry.k8s.io/pause:3.10"' in configuration(found())
-    mirrored = configuration(found("1.34.9", "registry:5000/kubernetes"))
-    # A mirror has the one that this release's kubeadm names, and no other.
-    assert 'sandbox_image = "registry:5000/kubernetes/pause:3.10.1"' in mirrored
+    assert 'sandbox_image = "registry:5000/kubernetes/pause:3.10"' in configuration(found("registry:5000/kubernetes"))
 
 
 def test_a_login_is_for_root_only_and_not_shown() -> None:

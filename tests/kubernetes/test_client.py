@@ -17,7 +17,7 @@ from servers import free_port
 
 from configs.cluster import Cluster
 from configs.problems import UserError
-from infra.kubernetes.client import connect, is_away, status_code
+from infra.kubernetes.client import connect, is_away, site_kubeconfig, status_code
 
 
 class _Api(BaseHTTPRequestHandler):
@@ -81,6 +81,20 @@ def test_kubeconfig_of_the_environment(tmp_path: Path, api: HTTPServer, monkeypa
     path = _kubeconfig(tmp_path, f"http://127.0.0.1:{api.server_port}")
     monkeypatch.setenv("KUBECONFIG", f"{tmp_path / 'missing'}:{path}")
     connect(Cluster())
+
+
+def test_the_cluster_that_the_site_has_made_comes_before_the_users_own(
+    tmp_path: Path, api: HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setenv("MLOPS_HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    own = site_kubeconfig(tmp_path)
+    own.parent.mkdir()
+    _kubeconfig(tmp_path, f"http://127.0.0.1:{api.server_port}").rename(own)
+    connect(Cluster())
+    own.unlink()
+    assert str(tmp_path / "home/.kube/config") in _told(Cluster())
 
 
 def test_no_kubeconfig(tmp_path: Path) -> None:

@@ -9,12 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 import pytest
+import yaml
 from lab import Lab, LabMachine
 
+from configs.problems import UserError
+from configs.site import Site
 from infra.machines.commands import Command, File, Removal
 from infra.machines.host_keys import fingerprint, offered_keys, pin
 from infra.machines.ssh import Machine
 from infra.machines.trouble import ConnectionLost, Login, MachineError
+from infra.site.access import fetch_kubeconfig
 
 pytestmark = pytest.mark.machine
 
@@ -147,3 +151,30 @@ def test_a_power_cut_ends_a_command_and_the_machine_is_waited_for(machine: Machi
     machine.wait_until_reachable(60, reasons.append)
     assert reasons
     assert machine.run(Command(("id", "-u"))).stdout == "0\n"
+
+
+def test_the_clusters_login_comes_here_for_its_owner_only(there: LabMachine, machine: Machine, tmp_path: Path) -> None:
+    cluster = {"name": "c", "cluster": {"server": "https://cluster:6443", "certificate-authority-data": "Q0E="}}
+    text = yaml.safe_dump(
+        {"kind": "Config", "clusters": [cluster], "users": [{"name": "a", "user": {"token": "s3cret"}}]}
+    )
+    machine.write(File(PurePosixPath("/etc/kubernetes/admin.conf"), text, 0o600, secret=True))
+    ssh = {"user": "admin", "key": there.key}
+    site = Site.model_validate(
+        {
+            "storage": {"kind": "directory"},
+            "kubernetes": {"version": "1.33.5"},
+            "hosts": {"desk": {"address": there.address, "roles": ["control-plane"], "ssh": ssh}},
+        }
+    )
+    pin(tmp_path / "site", "desk", [there.host_key])
+    path = fetch_kubeconfig(site, tmp_path)
+    assert path == tmp_path / "site/kubeconfig"
+    assert path.stat().st_mode & 0o777 == 0o600
+    found = yaml.safe_load(path.read_text())
+    assert found["clusters"][0]["cluster"]["server"] == f"https://{there.address}:6443"
+    assert found["users"][0]["user"]["token"] == "s3cret"
+    machine.write(File(PurePosixPath("/etc/kubernetes/admin.conf"), "s3cret: [", 0o600, secret=True))
+    with pytest.raises(UserError, match="is no kubeconfig") as caught:
+        fetch_kubeconfig(site, tmp_path)
+    assert "s3cret" not in str(caught.value)

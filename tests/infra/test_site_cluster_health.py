@@ -1,0 +1,102 @@
+"""The cluster's health as a pure step, and its certificates as openssl sees them."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import subprocess
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from infra.site.cluster_health import cluster_health_step
+from infra.site.facts import Reading
+from infra.site.step import Change
+
+NOW = datetime.datetime(2030, 1, 1, tzinfo=datetime.UTC)
+STEP = cluster_health_step("master", NOW + datetime.timedelta(days=3000), ())
+FINE = "MemoryPressure=False DiskPressure=False PIDPressure=False Ready=True "
+RUN = "kube-system\tDeployment/coredns\t2\t2\nkube-flannel\tDaemonSet/kube-flannel-ds\t1\t1\n"
+
+
+def found(
+    nodes: str = f"master\t{FINE}\n", workloads: str = RUN, certificates: str = "", *, ends_in_days: int = 3000
+) -> list[Change]:
+    step = cluster_health_step("master", NOW + datetime.timedelta(days=ends_in_days), ())
+    answers = (nodes, workloads, certificates, f"{NOW.timestamp():.0f}\n")
+    return list(step.changes(dict(zip(step.facts, (Reading(0, text) for text in answers), strict=True))))
+
+
+def test_a_healthy_cluster_is_left_alone() -> None:
+    assert found() == []
+    assert not STEP.repairable
+
+
+@pytest.mark.parametrize(("ready", "why"), [("Unknown", "not said a word"), ("False", "is not ready")])
+def test_a_lost_node_is_waited_for_and_told(ready: str, why: str) -> None:
+    (change,) = found(f"master\t{FINE}\nworker\t{FINE.replace('Ready=True', f'Ready={ready}')}\n")
+    assert change.what.startswith("have node worker back")
+    assert why in change.why
+    assert "wait node/worker --for=condition=Ready" in str(change.actions).replace("', '", " ")
+
+
+def test_a_node_without_room_is_told() -> None:
+    (change,) = found(f"master\t{FINE.replace('DiskPressure=False', 'DiskPressure=True')}\n")
+    assert (change.why, change.actions) == ("it is short of disk", ())
+
+
+def test_what_every_cluster_needs_is_waited_for_and_other_peoples_pods_are_theirs() -> None:
+    more = (
+        "kube-system\tDeployment/coredns\t2\t\nkube-flannel\tDaemonSet/kube-flannel-ds\t3\t1\nteam\tDeployment/x\t1\t\n"
+    )
+    dns, flannel = found(workloads=more)
+    assert dns.why == "0 of 2 of its pods are ready"
+    assert "rollout status -n kube-flannel daemonset/kube-flannel-ds" in str(flannel.actions).replace("', '", " ")
+
+
+def test_an_api_server_that_does_not_answer_is_told() -> None:
+    readings = {fact: Reading(1, "connection refused") for fact in STEP.facts}
+    (change, *_) = STEP.changes(readings | {STEP.facts[2]: Reading(0), STEP.facts[3]: Reading(0, "1893456000")})
+    assert change.why == "it does not answer: connection refused"
+
+
+def test_the_sites_own_ca_is_told_in_time() -> None:
+    (change,) = found(ends_in_days=29)
+    assert "2030-01-30" in change.why
+
+
+def test_certificates_that_end_are_found_by_openssl(tmp_path: Path) -> None:
+    (tmp_path / "pki/etcd").mkdir(parents=True)
+    for name, days in (("pki/apiserver", 20), ("pki/front-proxy-client", -1), ("pki/etcd/ca", 10), ("pki/ca", 300)):
+        (tmp_path / f"{name}.crt").write_bytes(certificate(days))
+    data = base64.b64encode(certificate(5)).decode()
+    (tmp_path / "admin.conf").write_text(f"users:\n- user:\n    client-certificate-data: {data}\n")
+    (tmp_path / "scheduler.conf").write_text(
+        f"    client-certificate-data: {base64.b64encode(certificate(99)).decode()}"
+    )
+    words = [word.replace("/etc/kubernetes", str(tmp_path)) for word in STEP.facts[2].argv]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    told = {change.what: change for change in found(certificates=done.stdout)}
+    assert list(told) == [
+        "renew /etc/kubernetes/pki/apiserver.crt",
+        "renew /etc/kubernetes/pki/front-proxy-client.crt",
+        "renew /etc/kubernetes/pki/etcd/ca.crt",
+        "renew /etc/kubernetes/admin.conf",
+    ]
+    assert "ends within 30 days" in told["renew /etc/kubernetes/admin.conf"].why
+    assert "has ended" in told["renew /etc/kubernetes/pki/front-proxy-client.crt"].why
+    assert "manual-rotation" in told["renew /etc/kubernetes/pki/etcd/ca.crt"].by_hand
+    assert "kubeadm certs renew all" in told["renew /etc/kubernetes/pki/apiserver.crt"].by_hand
+
+
+def certificate(days: int) -> bytes:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "x")])
+    now = datetime.datetime.now(datetime.UTC)
+    built = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    built = built.serial_number(1).not_valid_before(now - datetime.timedelta(days=400))
+    built = built.not_valid_after(now + datetime.timedelta(days=days))
+    return built.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
