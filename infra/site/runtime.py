@@ -54,9 +54,13 @@ version = 2
 [plugins."io.containerd.grpc.v1.cri".registry]
   config_path = "/etc/containerd/certs.d"
 """
-# As `nvidia-ctk runtime configure --runtime=containerd` would write it, but into this one file: containerd 1.6 takes a
-# section of a file that it imports in the place of the whole section here, not in addition to it.
+# As `nvidia-ctk runtime configure --runtime=containerd --set-as-default` would write it, but into this one file:
+# containerd 1.6 takes a section of a file that it imports in the place of the whole section here. The default, since a
+# pod that asks for nvidia.com/gpu need not name a RuntimeClass anywhere else; for those that do not ask it is runc.
 _NVIDIA = """\
+
+[plugins."io.containerd.grpc.v1.cri".containerd]
+  default_runtime_name = "nvidia"
 
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.nvidia]
   runtime_type = "io.containerd.runc.v2"
@@ -71,7 +75,7 @@ def containerd_configuration(*, nvidia: bool, images: str | None = None) -> str:
     """Return containerd's configuration.
 
     Args:
-        nvidia: with a second runtime, for pods of the RuntimeClass ``nvidia``.
+        nvidia: with a second runtime, ``nvidia``, by which containers get at the GPUs that they were given.
         images: registry and prefix of the sandbox's image; None: where Kubernetes has it.
     """
     return _TEXT.format(images=images or IMAGES, pause=PAUSE) + (_NVIDIA if nvidia else "")

@@ -41,7 +41,9 @@ def test_the_toolkit_is_installed_and_containerd_told() -> None:
     assert key.what == f"write {KEYRING}"
     assert install.what == "install nvidia-container-toolkit"
     (file,) = (item for item in write.actions if isinstance(item, File))
-    runtimes = tomllib.loads(file.text)["plugins"]["io.containerd.grpc.v1.cri"]["containerd"]["runtimes"]
+    found_there = tomllib.loads(file.text)["plugins"]["io.containerd.grpc.v1.cri"]["containerd"]
+    assert found_there["default_runtime_name"] == "nvidia"
+    runtimes = found_there["runtimes"]
     assert runtimes["nvidia"]["options"] == {
         "BinaryName": "/usr/bin/nvidia-container-runtime",
         "SystemdCgroup": True,
