@@ -40,6 +40,8 @@ def api_server_arguments(version: str) -> dict[str, str]:
     arguments = {
         "admission-control-config-file": str(ADMISSION),
         "enable-admission-plugins": ",".join(PLUGINS),
+        # Logs are asked of nobody but the node: the site approves each kubelet's certificate (serverTLSBootstrap).
+        "kubelet-certificate-authority": "/etc/kubernetes/pki/ca.crt",
         "service-account-extend-token-expiration": "false",
         "tls-cipher-suites": ",".join(CIPHERS),
     }

@@ -107,3 +107,10 @@ def test_secrets_are_written_encrypted() -> None:
     for wrong in ("", "short", base64.b64encode(bytes(16)).decode()):
         with pytest.raises(ValueError, match="32 bytes"):
             encryption_configuration(wrong)
+
+
+def test_a_kubelet_serves_by_a_certificate_of_the_clusters_ca_and_the_api_server_demands_it() -> None:
+    _, cluster, kubelet = yaml.safe_load_all(init_configuration(CLUSTER, "master", "192.168.10.50"))
+    given = {item["name"]: item["value"] for item in cluster["apiServer"]["extraArgs"]}
+    assert given["kubelet-certificate-authority"] == "/etc/kubernetes/pki/ca.crt"
+    assert kubelet["serverTLSBootstrap"] is True
