@@ -16,6 +16,8 @@ from infra.site.reading import file_changes, file_fact
 from infra.site.step import Change, Step
 
 KUBECTL = ("kubectl", f"--kubeconfig={ADMIN}", "--request-timeout=15s")
+APPLY_S = 120
+"""Seconds that one answer may take: after a manifest of many new kinds, the API server thinks for a while."""
 ROLLOUT_S = 600
 Rollouts = Sequence[tuple[str, str]]
 """Workloads: namespace, and kind with name, as ``daemonset/kube-flannel-ds``."""
@@ -76,7 +78,8 @@ def applied_changes(what: str, manifest: File, rollouts: Rollouts, facts: Facts)
         Command((*KUBECTL[:-1], "rollout", "status", "-n", space, item, f"--timeout={ROLLOUT_S}s"), timeout_s=_LONG_S)
         for space, item in rollouts
     )
-    actions = (Command((*KUBECTL, "apply", *_HOW, "--force-conflicts", "-f", path)), *waits)
+    apply = (*KUBECTL[:-1], f"--request-timeout={APPLY_S}s", "apply", *_HOW, "--force-conflicts", "-f", path)
+    actions = (Command(apply, timeout_s=APPLY_S * 3), *waits)
     yield Change(f"apply {what}", why, actions, "" if written or manifest.secret else differs.text)
 
 
