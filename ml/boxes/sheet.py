@@ -65,6 +65,14 @@ def save_jpeg(image: Image, path: Path) -> None:
     path.write_bytes(content.tobytes())
 
 
+def save_png(image: Image, path: Path) -> None:
+    """Write an RGB image as PNG."""
+    done, content = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    if not done:
+        raise ValueError(f"{path}: an image of shape {image.shape} cannot be stored as PNG")
+    path.write_bytes(content.tobytes())
+
+
 def shrink(image: Image, longest: int) -> tuple[Image, float]:
     """The image with its longer side at most ``longest`` pixels, and the factor by which it was scaled."""
     scale = min(longest / max(image.shape[:2]), 1.0)

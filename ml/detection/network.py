@@ -13,9 +13,12 @@ import yaml
 from configs.problems import Problem, UserError
 from ml.boxes.drawing import Image
 from ml.boxes.geometry import Boxes, decode
+from ml.detection.first_layer import take_bytes
+from ml.detection.yuv import ColourSpace
 
 Precision = Literal["auto", "fp32"]
 MODEL_FILE, WEIGHTS_FILE, METADATA_FILE = "model.xml", "model.bin", "metadata.yaml"
+_Kind = tuple[tuple[int, int], ColourSpace | None]
 
 
 @dataclass(frozen=True)
@@ -54,33 +57,39 @@ class ExportedModel:
             remedy = "it must hold `names` (a list) and `stride`; export it again: python -m ml.evaluate"
             raise UserError(Problem(str(folder / METADATA_FILE), "is no metadata of a model", remedy)) from None
 
-    def compile(self, shape: tuple[int, int], precision: Precision, throughput: bool = True) -> Any:
+    def compile(
+        self,
+        shape: tuple[int, int],
+        precision: Precision,
+        *,
+        space: ColourSpace | None = None,
+        batch: int = 1,
+        throughput: bool = True,
+    ) -> Any:
         """The network compiled for one input size, as an ``openvino.CompiledModel``.
 
-        It takes bytes of shape (1, height, width, 3), RGB, and gives floats of shape (1, 4 + classes, candidates).
+        It takes bytes of shape (batch, 3, height, width) and gives floats of shape (batch, 4 + classes, candidates).
 
         Args:
             shape: height and width of the input, multiples of ``stride``.
             precision: ``fp32``, or ``auto`` for bfloat16 where the CPU computes in it, at half the cost.
+            space: what the three planes are; RGB where None.
+            batch: images a request.
             throughput: run several requests side by side instead of one as fast as possible.
 
         Raises:
-            UserError: OpenVINO cannot read the network.
+            UserError: OpenVINO cannot read the network, or it is no YOLOv5 network.
         """
         import openvino
-        from openvino.preprocess import PrePostProcessor
 
         core = openvino.Core()
         try:
             network = core.read_model(self.folder / MODEL_FILE)
-        except RuntimeError:
+            network.reshape([batch, 3, *shape])
+            take_bytes(network, space.to_rgb() if space else None)
+        except (RuntimeError, ValueError):
             remedy = "the file is damaged: export it again: python -m ml.evaluate"
-            raise UserError(Problem(str(self.folder / MODEL_FILE), "is no OpenVINO network", remedy)) from None
-        network.reshape([1, 3, *shape])
-        steps = PrePostProcessor(network)
-        steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
-        steps.input().preprocess().convert_element_type(openvino.Type.f32).scale(255.0)
-        steps.input().model().set_layout(openvino.Layout("NCHW"))
+            raise UserError(Problem(str(self.folder / MODEL_FILE), "is no OpenVINO network of ours", remedy)) from None
         settings: dict[str, str | bool] = {
             "PERFORMANCE_HINT": "THROUGHPUT" if throughput else "LATENCY",
             # Decoder and encoder share the cores: inference must not be tied to some of them.
@@ -88,47 +97,83 @@ class ExportedModel:
         }
         if precision == "fp32":
             settings["INFERENCE_PRECISION_HINT"] = "f32"
-        return core.compile_model(steps.build(), "CPU", settings)
+        return core.compile_model(network, "CPU", settings)
 
 
 class Network:
-    """Runs an exported model asynchronously; compiled once for each size of input it meets.
+    """Runs an exported model asynchronously; compiled once for each kind of input it meets.
 
     Args:
         model: the exported model.
         confidence: candidates whose best score is not above this are dropped.
         overlap: of two boxes of one class that overlap more than this, the less confident is dropped.
         precision: see :meth:`ExportedModel.compile`.
+        batch: images a request; more than one is for images that are all alike, as the frames of a video are.
     """
 
-    def __init__(self, model: ExportedModel, confidence: float, overlap: float, precision: Precision) -> None:
+    def __init__(
+        self, model: ExportedModel, confidence: float, overlap: float, precision: Precision, batch: int = 1
+    ) -> None:
         self.model, self.confidence, self.overlap, self.precision = model, confidence, overlap, precision
-        self._queues: dict[tuple[int, int], Any] = {}
+        self.batch = batch
+        self._queues: dict[_Kind, Any] = {}
+        self._kind: _Kind | None = None
+        self._waiting: list[tuple[Image, Future[Boxes]]] = []
 
-    def submit(self, image: Image) -> Future[Boxes]:
-        """Start on an RGB image of shape (height, width, 3) in whole strides; waits while all requests are busy.
+    def submit(self, planes: Image, space: ColourSpace | None = None) -> Future[Boxes]:
+        """Start on an image of shape (3, height, width) in whole strides; waits while all requests are busy.
 
-        The future gives the boxes in pixels of this image.
+        The last images of a batch that does not fill wait for :meth:`flush`.
+
+        Args:
+            planes: red, green and blue, or what ``space`` says.
+
+        Returns:
+            The boxes in pixels of this image.
         """
-        import openvino
-
-        shape = (image.shape[0], image.shape[1])
-        if shape not in self._queues:
-            queue = openvino.AsyncInferQueue(self.model.compile(shape, self.precision))
-            queue.set_callback(self._finish)
-            self._queues[shape] = queue
+        kind = ((planes.shape[1], planes.shape[2]), space)
+        if kind != self._kind:
+            self.flush()
+            self._kind = kind
         future: Future[Boxes] = Future()
-        self._queues[shape].start_async(image[None], future)
+        self._waiting.append((planes, future))
+        if len(self._waiting) == self.batch:
+            self.flush()
         return future
+
+    def flush(self) -> None:
+        """Start on what was submitted and not yet started on."""
+        if not self._waiting or self._kind is None:
+            return
+        images, futures = zip(*self._waiting, strict=True)
+        self._waiting = []
+        batch = np.empty((self.batch, *images[0].shape), np.uint8)
+        np.stack(images, out=batch[: len(images)])
+        batch[len(images) :] = images[-1]
+        self._queue(self._kind).start_async(batch, futures)
 
     def close(self) -> None:
         """Wait for what was started."""
         for queue in self._queues.values():
             queue.wait_all()
 
-    def _finish(self, request: Any, future: Future[Boxes]) -> None:
+    def _queue(self, kind: _Kind) -> Any:
+        import openvino
+
+        if kind not in self._queues:
+            shape, space = kind
+            compiled = self.model.compile(shape, self.precision, space=space, batch=self.batch)
+            self._queues[kind] = openvino.AsyncInferQueue(compiled)
+            self._queues[kind].set_callback(self._finish)
+        return self._queues[kind]
+
+    def _finish(self, request: Any, futures: tuple[Future[Boxes], ...]) -> None:
         try:
-            raw = np.asarray(request.get_output_tensor(0).data[0])
-            future.set_result(decode(raw, self.confidence, self.overlap))
+            raw = np.asarray(request.get_output_tensor(0).data)
+            found = [decode(raw[index], self.confidence, self.overlap) for index in range(len(futures))]
         except Exception as error:  # whoever waits for the boxes is told
-            future.set_exception(error)
+            for future in futures:
+                future.set_exception(error)
+        else:
+            for future, boxes in zip(futures, found, strict=True):
+                future.set_result(boxes)

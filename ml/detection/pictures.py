@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ml.boxes.drawing import Image, RgbCanvas, class_colour, draw_boxes, hex_colour
-from ml.boxes.geometry import Boxes
-from ml.boxes.images import IMAGE_SUFFIXES, read_image, resize
-from ml.boxes.plotting import figure
-from ml.boxes.sheet import Cell, contact_sheet
+from ml.boxes.drawing import Image, RgbCanvas, draw_boxes
+from ml.boxes.geometry import Boxes, Letterbox
+from ml.boxes.images import IMAGE_SUFFIXES, place, read_image, resize
+from ml.boxes.sheet import Cell, contact_sheet, save_png
+from ml.detection.counts_plot import draw_counts
 from ml.detection.pipeline import Picture
 from ml.detection.tables import Tables
 
@@ -36,6 +36,10 @@ class Photo:
     def small(self, height: int, width: int) -> Image:
         """The image as RGB of shape (height, width, 3)."""
         return resize(self.image, height, width)
+
+    def network_input(self, fit: Letterbox) -> tuple[Image, None]:
+        """The image where the letterbox puts it, as red, green and blue of shape (3, height, width)."""
+        return np.ascontiguousarray(place(self.small(*fit.scaled), fit).transpose(2, 0, 1)), None
 
 
 class PhotoFolder:
@@ -71,7 +75,7 @@ class Previews:
         self.names = names
         self._step = 1
         self._seen = 0
-        self._cells: list[Cell] = []
+        self._kept: list[tuple[Image, Boxes, str]] = []
 
     def offer(self, picture: Picture, boxes: Boxes, caption: str) -> None:
         """Show the next picture of the source, with its boxes in pixels of the picture."""
@@ -80,34 +84,27 @@ class Previews:
             scale = min(PREVIEW_SIZE / max(height, width), 1.0)
             small = picture.small(max(round(height * scale), 1), max(round(width * scale), 1)).copy()
             scaled = Boxes(boxes.xyxy * np.float32(scale), boxes.confidence, boxes.classes)
-            draw_boxes(RgbCanvas(small), scaled, self.names)
-            self._cells.append(Cell(small, caption))
-            if len(self._cells) == 4 * PREVIEWS:
-                self._cells = self._cells[::2]
+            self._kept.append((small, scaled, caption))
+            if len(self._kept) == 4 * PREVIEWS:
+                self._kept = self._kept[::2]
                 self._step *= 2
         self._seen += 1
 
     def sheet(self, title: str) -> Image:
         """The kept pictures on one sheet; at least one must have been offered."""
-        count = min(PREVIEWS, len(self._cells))
+        count = min(PREVIEWS, len(self._kept))
         # From the middle of as many equal stretches: neither always the first picture nor always the last.
-        chosen = [self._cells[(2 * index + 1) * len(self._cells) // (2 * count)] for index in range(count)]
-        height, width = chosen[0].image.shape[:2]
-        return contact_sheet(chosen, title, self.names, 3 if width >= height else 6, (height, width))
+        chosen = [self._kept[(2 * index + 1) * len(self._kept) // (2 * count)] for index in range(count)]
+        for image, boxes, _ in chosen:
+            draw_boxes(RgbCanvas(image), boxes, self.names)
+        cells = [Cell(image, caption) for image, _, caption in chosen]
+        height, width = chosen[0][0].shape[:2]
+        return contact_sheet(cells, title, self.names, 3 if width >= height else 6, (height, width))
 
 
 def plot_counts(tables: Tables, path: Path, title: str) -> None:
     """Draw how many boxes of each class there were, over seconds of a video or images of a folder."""
     counts = tables.counts
     seconds = tables.key == "time_s"
-    at = np.array(tables.keys, float) if seconds else np.arange(len(counts))
-    with figure(path, 9, 3.2) as (_, axes):
-        for index, name in enumerate(tables.names):
-            colour = hex_colour(class_colour(index))
-            axes.fill_between(at, counts[:, index], step="post", color=colour, alpha=0.18, linewidth=0)
-            axes.step(at, counts[:, index], where="post", color=colour, label=f"{name} ({counts[:, index].sum()})")
-        axes.set(title=title, xlabel="time (s)" if seconds else "image", ylabel="boxes")
-        axes.set_xlim(0, max(float(at[-1]), 1e-3))
-        axes.set_ylim(0, max(int(counts.max()) * 1.15, 1))
-        axes.yaxis.get_major_locator().set_params(integer=True)
-        axes.legend(loc="lower right", bbox_to_anchor=(1, 1.0), ncols=len(tables.names), borderaxespad=0.3)
+    at = np.array(tables.keys if seconds else range(len(counts)), float)
+    save_png(draw_counts(counts, at, tables.names, title, "time (s)" if seconds else "image"), path)

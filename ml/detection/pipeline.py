@@ -10,10 +10,10 @@ from typing import Protocol, TypeVar
 
 from ml.boxes.drawing import Image
 from ml.boxes.geometry import Boxes, Letterbox, network_shape
-from ml.boxes.images import place
 from ml.detection.network import Network
+from ml.detection.yuv import ColourSpace
 
-AHEAD = 8  # pictures between decoder and encoder: a 1080p frame is 3 MB
+AHEAD = 16  # pictures between decoder and encoder, more than a batch: a 1080p frame is 3 MB
 PATIENCE_S = 0.1
 
 
@@ -26,6 +26,9 @@ class Picture(Protocol):
 
     def small(self, height: int, width: int) -> Image:
         """The picture as an RGB image of shape (height, width, 3)."""
+
+    def network_input(self, fit: Letterbox) -> tuple[Image, ColourSpace | None]:
+        """The picture where the letterbox puts it, planes of shape (3, height, width), and their space if not RGB."""
 
 
 AnyPicture = TypeVar("AnyPicture", bound=Picture)
@@ -59,7 +62,8 @@ def find_boxes(pictures: Iterable[AnyPicture], network: Network, imgsz: int) -> 
                 if stop.is_set():
                     return
                 fit = Letterbox.fit(picture.size, network_shape(picture.size, imgsz, network.model.stride))
-                put((picture, fit, network.submit(place(picture.small(*fit.scaled), fit))))
+                put((picture, fit, network.submit(*picture.network_input(fit))))
+            network.flush()
             put(None)
         except BaseException as error:  # the caller's thread is the one that reports
             put(error)

@@ -15,10 +15,11 @@ import numpy as np
 
 from configs.problems import Problem, UserError
 from ml.boxes.drawing import Image
-from ml.detection.yuv import ColourSpace, Planes, YuvCanvas, small_rgb
+from ml.boxes.geometry import Letterbox
+from ml.detection.yuv import ColourSpace, Planes, YuvCanvas, place_planes, small_rgb
 
 # The same on every machine: x264's output depends on the number of its threads.
-ENCODER_THREADS = 4
+ENCODER_THREADS = 2
 PRESET = "ultrafast"
 
 # H.273's and FFmpeg's numbers.
@@ -55,6 +56,10 @@ class Frame:
     def small(self, height: int, width: int) -> Image:
         """The frame as an RGB image of shape (height, width, 3)."""
         return small_rgb(self.planes, self.space, height, width)
+
+    def network_input(self, fit: Letterbox) -> tuple[Image, ColourSpace]:
+        """The frame where the letterbox puts it, as planes of shape (3, height, width), and what these are."""
+        return place_planes(self.planes, self.space, fit), self.space
 
 
 class VideoReader:
@@ -190,19 +195,18 @@ class VideoWriter:
         # One frame for all: x264 copies what it is given before `encode` returns.
         self._frame = av.VideoFrame(self._stream.width, self._stream.height, "yuv420p")
         self._frame.time_base = time_base
-        self._targets = [_upright(plane, 0) for plane in self._frame.planes]
-        self._space = space
+        luma, blue, red = (_upright(plane, 0) for plane in self._frame.planes)
+        self._canvas = YuvCanvas((luma, blue, red), space)
 
     def canvas(self, frame: Frame) -> YuvCanvas:
         """A copy of the frame to draw on; :meth:`write` takes it as it then is."""
-        for target, plane in zip(self._targets, frame.planes, strict=True):
+        for target, plane in zip(self._canvas.planes, frame.planes, strict=True):
             height, width = plane.shape
             target[:height, :width] = plane
             target[height:, :width] = plane[-1:]
             target[:, width:] = target[:, width - 1 : width]
         self._frame.pts, self._frame.duration = frame.ticks, frame.duration
-        luma, blue, red = self._targets
-        return YuvCanvas((luma, blue, red), self._space)
+        return self._canvas
 
     def write(self) -> None:
         """Encode the canvas."""

@@ -1,7 +1,7 @@
 """Frames as the decoder gives them: one plane of luma, two of colour at half the size (YUV 4:2:0).
 
-The network sees a small RGB copy; boxes are drawn on the planes themselves and these are encoded again. A full frame
-is thus never converted to RGB and back, which would cost more than decoding it.
+The network sees a small copy of them; boxes are drawn on the planes themselves and these are encoded again. A full
+frame is thus never converted to RGB and back, which would cost more than decoding it.
 
 The conversions are those of ITU-T H.273, section 8.3 (matrix coefficients).
 """
@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ml.boxes.drawing import Colour, Image
+from ml.boxes.geometry import Letterbox
+from ml.boxes.images import GREY
 
 Planes = tuple[Image, Image, Image]
 
@@ -69,17 +71,36 @@ def small_rgb(planes: Planes, space: ColourSpace, height: int, width: int) -> Im
     return np.asarray(cv2.transform(cv2.merge(scaled), space.to_rgb()), np.uint8)
 
 
+def place_planes(planes: Planes, space: ColourSpace, fit: Letterbox) -> Image:
+    """The frame as a network's input, in its own colours: scaled as by :func:`small_rgb`, where the letterbox puts it.
+
+    Returns:
+        Y, U and V of shape (3, height, width), grey around the frame.
+    """
+    canvas = np.empty((3, *fit.network), np.uint8)
+    height, width = fit.scaled
+    for target, plane, grey in zip(canvas, planes, _colour((GREY, GREY, GREY), space), strict=True):
+        target[: fit.top] = target[fit.top + height :] = grey
+        target[:, : fit.left] = target[:, fit.left + width :] = grey
+        inside = target[fit.top : fit.top + height, fit.left : fit.left + width]
+        inside[:] = cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR)
+    return canvas
+
+
 class YuvCanvas:
     """Draws on the planes of a frame, in place. Coordinates are rounded down to even pixels."""
 
     def __init__(self, planes: Planes, space: ColourSpace) -> None:
         self.planes, self.space = planes, space
         self.height, self.width = planes[0].shape
+        self._values: dict[Colour, tuple[int, int, int]] = {}
 
     def fill(self, x0: int, y0: int, x1: int, y1: int, colour: Colour) -> None:
-        x0, y0, x1, y1 = (max(value // 2, 0) for value in (x0, y0, x1, y1))
+        x0, y0, x1, y1 = max(x0 // 2, 0), max(y0 // 2, 0), max(x1 // 2, 0), max(y1 // 2, 0)
+        values = self._values.get(colour)
+        if values is None:
+            values = self._values[colour] = _colour(colour, self.space)
         luma, blue, red = self.planes
-        values = _colour(colour, self.space)
         luma[2 * y0 : 2 * y1, 2 * x0 : 2 * x1] = values[0]
         blue[y0:y1, x0:x1] = values[1]
         red[y0:y1, x0:x1] = values[2]
@@ -92,7 +113,6 @@ class YuvCanvas:
             target[:] = part[: target.shape[0], : target.shape[1]]
 
 
-@cache
 def _colour(colour: Colour, space: ColourSpace) -> tuple[int, int, int]:
     luma, blue, red = (round(float(value)) for value in space.to_yuv() @ [*colour, 1])
     return luma, blue, red

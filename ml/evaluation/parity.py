@@ -136,7 +136,8 @@ def _openvino(folder: Path) -> Runtime:
         shape = (image.shape[0], image.shape[1])
         if shape not in compiled:
             compiled[shape] = exported.compile(shape, "fp32", throughput=False)
-        return np.array(compiled[shape](image[None])[0][0], np.float32)
+        planes = np.ascontiguousarray(image.transpose(2, 0, 1)[None])
+        return np.array(compiled[shape](planes)[0][0], np.float32)
 
     return run
 
