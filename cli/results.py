@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
 from rich.console import Console
 from rich.table import Table
 
 from cli.following import FollowedRun
 from infra.stack.connection import load_connection
+from infra.stack.rest import prefect_client
 from infra.stack.state import load_stack
 from tasks.summary import ARTIFACT, Summary
 
@@ -49,10 +48,9 @@ def show_from_cluster(run: FollowedRun, home: Path, console: Console, *, in_grap
 
 
 def _fetch(run: FollowedRun) -> Summary | None:
-    wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]), key=ArtifactFilterKey(any_=[ARTIFACT]))
-    with get_client(sync_client=True) as client:
-        found = client.read_artifacts(artifact_filter=wanted)
-    return Summary.from_json(str(found[-1].data)) if found else None
+    wanted = {"flow_run_id": {"any_": [str(run.id)]}, "key": {"any_": [ARTIFACT]}}
+    found = prefect_client("/artifacts/filter", {"artifacts": wanted})
+    return Summary.from_json(str(found[-1]["data"])) if found else None
 
 
 def _table(summary: Summary, console: Console, in_graph: bool) -> None:

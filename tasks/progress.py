@@ -9,10 +9,9 @@ from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
+from tasks.summary import PROGRESS
 from tasks.verbs import log
 
-ARTIFACT = "training"
-"""Key of the artifact that shows how far a training is."""
 EVERY_S = 5.0
 """Seconds between two updates of it within an epoch."""
 
@@ -37,7 +36,7 @@ class ProgressArtifact:
         self._told = time.monotonic()
         try:
             if self._artifact is None:
-                self._artifact = cast(UUID, create_progress_artifact(percent, key=ARTIFACT, description=said))
+                self._artifact = cast(UUID, create_progress_artifact(percent, key=PROGRESS, description=said))
             else:
                 update_progress_artifact(self._artifact, percent, description=said)
         except Exception as error:  # the server may be away for a while, and whatever it says, training goes on

@@ -13,6 +13,8 @@ from tasks.numbers import number
 FILE = "summary.json"
 ARTIFACT = "summary"
 """Key of the run's artifact that holds the same, for whoever cannot read the run's folder."""
+PROGRESS = "training"
+"""Key of the artifact that shows how far a training is."""
 HEADLINE = ("mAP50", "mAP50-95", "precision", "recall")
 
 

@@ -22,6 +22,27 @@ class UnreachableError(Exception):
     """The server did not answer, or refused; ``str()`` says how. Holds no secret."""
 
 
+class RefusedError(UnreachableError):
+    """The server answered that it will not. ``status``: HTTP's; ``said``: its reason, may be empty."""
+
+    def __init__(self, url: str, status: int, reason: str, said: str) -> None:
+        self.status, self.said = status, said
+        super().__init__(f"{url} answered {status} {reason}")
+
+
+def prefect_client(path: str, body: object = None, timeout: float = 30) -> Any:
+    """Ask the API of the Prefect server that this process's environment names: GET without ``body``, else POST.
+
+    Raises:
+        UnreachableError: no server is named, or no answer in ``timeout`` seconds.
+        RefusedError: an error is the answer.
+    """
+    url = os.environ.get("PREFECT_API_URL")
+    if not url:
+        raise UnreachableError("Prefect does not run")
+    return _ask(f"{url}{path}", body, os.environ.get("PREFECT_API_AUTH_STRING"), timeout)
+
+
 def prefect(stack: Stack, path: str, body: object = None, timeout: float = 5) -> Any:
     """Ask Prefect's API: GET without ``body``, else POST.
 
@@ -82,7 +103,15 @@ def _ask(url: str, body: object, login: str | None, timeout: float) -> Any:
         except urllib.error.HTTPError as error:
             # Prefect says so while another writer holds its sqlite database; its own clients ask again, too.
             if error.code != 503 or time.monotonic() > deadline:
-                raise UnreachableError(f"{url} answered {error.code} {error.reason}") from None
+                raise RefusedError(url, error.code, error.reason, _reason(error)) from None
             time.sleep(0.3)
         except (OSError, ValueError) as error:
             raise UnreachableError(f"{url} did not answer: {getattr(error, 'reason', None) or error}") from None
+
+
+def _reason(error: urllib.error.HTTPError) -> str:
+    """What the body of an answer gives as its reason."""
+    try:
+        return str(json.load(error)["detail"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
