@@ -30,7 +30,9 @@ def train_forklift(
         outcome = train(job, tracking, force=force)
         evaluate(job)
         detect(job)
+        # The share and the tracker do not wait for each other.
+        pushed = push_results.submit(job)
         champion = find_champion(job, tracking)
         registration = register(job, tracking, champion)
-        push_results(job)
+        pushed.result()
         report(job, tracking, outcome, champion, registration)
