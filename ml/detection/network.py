@@ -150,7 +150,12 @@ class Network:
         batch = np.empty((self.batch, *images[0].shape), np.uint8)
         np.stack(images, out=batch[: len(images)])
         batch[len(images) :] = images[-1]
-        self._queue(self._kind).start_async(batch, futures)
+        try:
+            self._queue(self._kind).start_async(batch, futures)
+        except BaseException as error:  # whoever waits for an earlier one of the batch is told, too
+            for future in futures:
+                future.set_exception(error)
+            raise
 
     def close(self) -> None:
         """Wait for what was started."""

@@ -58,12 +58,14 @@ def find_boxes(pictures: Iterable[AnyPicture], network: Network, imgsz: int) -> 
 
     def feed() -> None:
         try:
-            for picture in pictures:
-                if stop.is_set():
-                    return
-                fit = Letterbox.fit(picture.size, network_shape(picture.size, imgsz, network.model.stride))
-                put((picture, fit, network.submit(*picture.network_input(fit))))
-            network.flush()
+            try:
+                for picture in pictures:
+                    if stop.is_set():
+                        return
+                    fit = Letterbox.fit(picture.size, network_shape(picture.size, imgsz, network.model.stride))
+                    put((picture, fit, network.submit(*picture.network_input(fit))))
+            finally:
+                network.flush()  # also where reading ended early: what came before is waited for
             put(None)
         except BaseException as error:  # the caller's thread is the one that reports
             put(error)

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
 import numpy as np
 import openvino
 import pytest
 
+from configs.problems import UserError
 from ml.boxes.drawing import class_colour
 from ml.boxes.geometry import Letterbox
 from ml.detection.counts_plot import HEIGHT, LEFT, RIGHT, TOP, WIDTH, draw_counts, ticks
 from ml.detection.first_layer import take_bytes
+from ml.detection.network import ExportedModel, Network
+from ml.detection.pictures import Photo
+from ml.detection.pipeline import find_boxes
 from ml.detection.yuv import ColourSpace, place_planes, small_rgb
 
 SPACES = (ColourSpace(), ColourSpace(1, 1), ColourSpace(5, 2))
@@ -90,3 +98,43 @@ def test_a_plot_of_counts_shows_each_class_where_it_is() -> None:
 def test_a_plot_of_one_picture_without_boxes_is_drawn() -> None:
     plot = draw_counts(np.zeros((1, 1), np.int64), np.zeros(1), ("forklift",), "Boxes " * 60, "time (s)")
     assert plot.shape == (HEIGHT, WIDTH, 3)
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> ExportedModel:
+    """A network of one layer that finds nothing."""
+    image = openvino.opset13.parameter([-1, 3, -1, -1], np.float32)
+    layer = openvino.opset13.convolution(image, np.zeros((5, 3, 32, 32), np.float32), [32, 32], [0, 0], [0, 0], [1, 1])
+    boxes = openvino.opset13.reshape(layer, np.array([0, 5, -1]), special_zero=True)
+    openvino.save_model(openvino.Model([boxes], [image]), tmp_path / "model.xml", compress_to_fp16=False)
+    (tmp_path / "metadata.yaml").write_text("names: [forklift]\nstride: 32\n")
+    return ExportedModel.load(tmp_path)
+
+
+def _photos(count: int, then: Exception | None = None) -> Iterator[Photo]:
+    for index in range(count):
+        yield Photo(index, f"{index}", np.zeros((64, 64 + 64 * (index == 2), 3), np.uint8))
+    if then:
+        raise then
+
+
+@pytest.mark.parametrize("batch", [1, 2, 4])
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_batches_that_do_not_fill_are_finished(exported: ExportedModel, batch: int, count: int) -> None:
+    network = Network(exported, 0.25, 0.7, "fp32", batch)
+    found = [(photo.index, len(boxes)) for photo, boxes in find_boxes(_photos(count), network, 64)]
+    assert found == [(index, 0) for index in range(count)]
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_a_source_that_breaks_off_within_a_batch_is_told(exported: ExportedModel, count: int) -> None:
+    pairs = find_boxes(_photos(count, OSError("torn")), Network(exported, 0.25, 0.7, "fp32", 2), 64)
+    assert [photo.index for photo, _ in itertools.islice(pairs, count)] == list(range(count))
+    with pytest.raises(OSError, match="torn"):
+        next(pairs)
+
+
+def test_a_network_that_cannot_be_read_is_told_within_a_batch(exported: ExportedModel) -> None:
+    (exported.folder / "model.xml").write_text("<net>")
+    with pytest.raises(UserError, match="is no OpenVINO network"):
+        list(find_boxes(_photos(3), Network(exported, 0.25, 0.7, "fp32", 2), 64))
