@@ -30,7 +30,10 @@ def mount_step(machine: str, mount: Mount, share: str, after: tuple[tuple[str, s
     files = render_files(mount)
     automount = f"{mount.unit}.automount"
     # Reading it is what mounts; where that fails, the reason is in the journal.
-    script = 'cat "$1" && exit; systemctl status --no-pager --lines=3 "$2" | tail -n 3; exit 1'
+    script = (
+        'cat "$1" && exit; why=$(journalctl -q -b -n 9 -o cat --no-pager -u "$2" | grep "mount error" | tail -n 1); '
+        'echo "${why:-$(systemctl status --no-pager --lines=3 "$2" | tail -n 3)}"; exit 1'
+    )
     sentinel = Fact(("sh", "-c", script, "sh", str(mount.where / SENTINEL), f"{mount.unit}.mount"))
 
     def changes(facts: Facts) -> Iterator[Change]:
