@@ -213,3 +213,20 @@ def test_a_machine_that_is_starting_is_waited_for(machines: dict[str, Folder]) -
     assert {item.state for item in outcomes.values()} == {State.CHANGED}
     late = run([replace(touch("b", "late"), boots_s=0.1)], machines)["b", "late"]
     assert late.state is State.FAILED
+
+
+def test_a_dry_run_does_not_ask_a_machine_that_is_still_to_be_made(machines: dict[str, Folder]) -> None:
+    told: dict[str, str] = {}
+
+    def hear(step: Step, state: State, detail: str) -> None:
+        told[step.name] = detail
+
+    steps = [maker(), touch("a", "base", ("a", "vm")), touch("b", "other")]
+    outcomes = run_steps(steps, machines, hear, apply=False)
+    assert [item.state for item in outcomes.values()] == [State.DIFFERS, State.LEFT_OUT, State.DIFFERS]
+    assert told["base"] == "vm of a comes first"
+    # Nor does a check, which leaves the making to a person.
+    outcomes = run([*steps, touch("b", "last")], machines, only_repairs=True)
+    assert [outcomes[key].state for key in (("a", "vm"), ("a", "base"))] == [State.DIFFERS, State.LEFT_OUT]
+    (machines["b"].path / "new").touch()
+    assert run(steps, machines, apply=False)["a", "base"].state is State.DIFFERS

@@ -175,3 +175,17 @@ def test_half_a_ca_is_never_taken_for_none(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="bring it back from a backup"):
         Authority(tmp_path)
     assert not (tmp_path / "ca.key").exists()
+
+
+def test_a_vm_is_made_by_its_host_and_ready_before_anything_is_done_on_it(thesis: Site, tmp_path: Path) -> None:
+    main = thesis.hosts["mainserver"].model_copy(update={"vms": "qemu"})
+    site = thesis.model_copy(update={"hosts": {**thesis.hosts, "mainserver": main}})
+    steps = {(step.machine, step.name): step for step in site_steps(site, tmp_path, tmp_path / ".mlops")}
+    assert [name for machine, name in steps if machine == "worker"][:4] == ["vm", "ready", "pending", "base"]
+    assert (steps["worker", "vm"].where, steps["worker", "ready"].where) == ("mainserver", "worker")
+    assert steps["mainserver", "image"].after == (("mainserver", "base"),)
+    assert steps["worker", "vm"].after == (("mainserver", "image"),)
+    assert steps["worker", "base"].after == (("worker", "ready"),)
+    assert steps["research", "base"].after == ()
+    # Nothing waits for what a person has to do while the machine is stopped.
+    assert not any(("worker", "pending") in step.after for step in steps.values() if step.name != "health")

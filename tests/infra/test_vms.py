@@ -72,18 +72,16 @@ def disk(gib: int) -> Reading:
     return Reading(0, json.dumps({"virtual-size": gib << 30}))
 
 
-def host(made: VirtualMachine | None = VM, **other: Reading) -> dict[Fact, Reading]:
-    """What the host says with ``made`` on it and running, and everything fit; ``other`` by `unit`, `disk`, `bridge`."""
-    known = {fact: Reading(0) for fact in vm_step(VM, DRIVER, ()).facts}
-    names = {"qemu-img": "disk", "test": "bridge"}
+def host(made: VirtualMachine | None = VM, vm: VirtualMachine = VM, **other: Reading) -> dict[Fact, Reading]:
+    """What the host of ``vm`` says with ``made`` on it and running; ``other`` by `unit`, `disk` and `bridge`."""
+    known = {fact: Reading(0) for fact in vm_step(vm, DRIVER, ()).facts}
     for fact in known:
-        kind = names.get(fact.argv[0])
-        if kind == "disk":
-            known[fact] = disk(made.disk_gb) if made else Reading(1, "No such file")
-        if kind in other and fact.argv[1] != "-c":
-            known[fact] = other[kind]
-    known[file_fact(seed_marker(VM))] = as_read(seed_marker(made)) if made else Reading(1)
-    known[file_fact(DRIVER.unit_file(VM))] = as_read(DRIVER.unit_file(made)) if made else Reading(1)
+        if fact.argv[0] == "qemu-img":
+            known[fact] = other.get("disk", disk(made.disk_gb) if made else Reading(1, "No such file"))
+        elif fact.argv[:2] == ("test", "-d"):
+            known[fact] = other.get("bridge", Reading(0))
+    known[file_fact(seed_marker(vm))] = as_read(seed_marker(made)) if made else Reading(1)
+    known[file_fact(DRIVER.unit_file(vm))] = as_read(DRIVER.unit_file(made)) if made else Reading(1)
     known[unit_fact(UNIT)] = other.get("unit", unit() if made else Reading(0, "LoadState=not-found\n"))
     return known
 
@@ -233,20 +231,21 @@ def test_an_image_has_its_name_only_with_its_checksum(tmp_path: Path, content: s
 
 
 @pytest.mark.parametrize(
-    ("status", "result", "what"),
+    ("runs", "source", "errors", "what"),
     [
-        ("status: running", None, ["wait for cloud-init"]),
-        ("status: done", "DataSourceNoCloud [seed=/dev/vdb][dsmode=net]", []),
-        ("status: done", "DataSourceNone", ["give the machine its identity"]),
-        ("status: disabled", None, ["let cloud-init run"]),
+        (0, None, [], ["wait for cloud-init"]),
+        (0, "DataSourceNoCloud [seed=/dev/vdb][dsmode=net]", [], []),
+        (0, "DataSourceNone", [], ["give the machine its identity"]),
+        (0, "DataSourceNoCloud [seed=/dev/vdb]", ["('ssh', 1)"], ["let cloud-init end well"]),
+        (1, None, [], ["let cloud-init run"]),
     ],
 )
-def test_a_machine_is_ready_when_cloud_init_has_found_its_seed(
-    status: str, result: str | None, what: list[str]
+def test_a_machine_is_ready_when_cloud_init_has_ended_well_with_its_seed(
+    runs: int, source: str | None, errors: list[str], what: list[str]
 ) -> None:
     step = ready_step("worker", (("worker", "vm"),))
-    told = json.dumps({"v1": {"datasource": result, "errors": []}}) if result else "No such file"
-    known = dict(zip(step.facts, (Reading(0, status), Reading(0 if result else 1, told)), strict=True))
+    result = Reading(0, json.dumps({"v1": {"datasource": source, "errors": errors}})) if source else Reading(1)
+    known = dict(zip(step.facts, (Reading(runs), result), strict=True))
     assert [change.what for change in step.changes(known)] == what
     assert (step.boots_s > 0, step.vouches_for) == (True, (("worker", "vm"),))
 
@@ -273,4 +272,17 @@ def test_only_a_machine_that_the_site_makes_can_be_stopped_or_destroyed(site: Si
         assert step_of(site, "worker", tmp_path).where == "main"
         with pytest.raises(UserError, match="is no VM"):
             step_of(site, "main", tmp_path)
+    made = vms_of(site, tmp_path)["worker"]
+    running, off = host(made, made), host(made, made, unit=unit("inactive"))
+    for step_of, known, what in (
+        (start_step, off, ["start VM worker"]),
+        (stop_step, running, ["shut VM worker down"]),
+        (destroy_step, off, ["destroy VM worker"]),
+        (start_step, running, []),
+        (stop_step, off, []),
+        (destroy_step, host(None, made), []),
+    ):
+        assert [change.what for change in step_of(site, "worker", tmp_path).changes(known)] == what
+    (absent,) = start_step(site, "worker", tmp_path).changes(host(None, made))
+    assert absent.by_hand == "make it: `mlops site apply --machine worker`"
     assert losses(site, "worker") == ("Its disk, 20 GiB on main.",)

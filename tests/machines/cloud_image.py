@@ -44,7 +44,7 @@ chroot "$1" systemctl --quiet enable systemd-networkd systemd-resolved
 chroot "$1" systemctl --quiet mask apt-daily.timer apt-daily-upgrade.timer
 mkdir -p "$1/boot/grub"
 cat >"$1/boot/grub/grub.cfg" <<'END'
-linux /vmlinuz root=LABEL=cloud ro console=ttyS0
+linux /vmlinuz root=LABEL=cloud ro console=ttyS0 mitigations=off quiet
 initrd /initrd.img
 boot
 END
