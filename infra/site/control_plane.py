@@ -21,6 +21,7 @@ from infra.site.step import Change, Step
 CONFIGURATION = FOLDER / "mlops-kubeadm.yaml"
 BEGUN = File(FOLDER / "mlops-begun", "kubeadm was started here by the site, on a machine without Kubernetes.\n")
 MADE = File(FOLDER / "mlops-made", "kubeadm has ended here. Without this file it would be started again.\n")
+RESTORING = File(FOLDER / "mlops-restoring", "A backup is being restored here; until it is, nothing else begins.\n")
 KUBELET = "kubelet.service"
 ADMIN = FOLDER / "admin.conf"
 # What an init or join that was killed has left, and would refuse to go on with.
@@ -48,21 +49,17 @@ def control_plane_step(
     *,
     works: bool = False,
 ) -> Step:
-    """Return the step that makes ``machine`` the control plane.
-
-    Args:
-        encryption_key: of :func:`infra.kubeadm.policy.encryption_configuration`; without it the cluster's secrets are
-            lost, so it is kept with the site.
-        works: it is a worker as well.
-    """
-    files = (
-        File(AUDIT_POLICY, audit_policy(), 0o600),
-        File(ENCRYPTION, encryption_configuration(encryption_key), 0o600, secret=True),
-        *(File(path, text, 0o600) for path, text in api_server_files(cluster.version).items()),
-        File(CONFIGURATION, init_configuration(cluster, machine, address, works=works), 0o600),
-    )
+    """Return the step that makes ``machine`` the control plane; arguments as of :func:`control_plane_files`."""
+    files = control_plane_files(machine, address, cluster, encryption_key, works=works)
 
     def changes(facts: Facts) -> Iterator[Change]:
+        if facts[file_fact(RESTORING)].ok:
+            yield Change(
+                "be the control plane",
+                "a backup was being restored here, and that was cut off",
+                by_hand="run `mlops site restore` again with the same file: it goes on where it was",
+            )
+            return
         differing = [change for file in files for change in file_changes(file, facts)]
         if not facts[file_fact(MADE)].ok:
             if facts[_THERE].ok and not facts[file_fact(BEGUN)].ok:
@@ -88,9 +85,33 @@ def control_plane_step(
                 f"administer-cluster/kubeadm/kubeadm-reconfigure/, then write it to {change.what.split()[1]}",
             )
 
-    facts = (*map(file_fact, (*files, BEGUN, MADE)), _THERE, mode_fact(KUBELET_CONFIG), unit_fact(KUBELET), READY)
+    facts = (
+        *map(file_fact, (*files, BEGUN, MADE, RESTORING)),
+        _THERE,
+        mode_fact(KUBELET_CONFIG),
+        unit_fact(KUBELET),
+        READY,
+    )
     # Not by a scheduled check: a machine that has lost its disk would become another, empty cluster.
     return Step("control-plane", machine, facts, changes, after, repairable=False)
+
+
+def control_plane_files(
+    machine: str, address: str, cluster: Cluster, encryption_key: str, *, works: bool = False
+) -> tuple[File, ...]:
+    """Return what ``kubeadm init`` reads on the control plane ``machine``.
+
+    Args:
+        encryption_key: of :func:`infra.kubeadm.policy.encryption_configuration`; without it the cluster's secrets are
+            lost, so it is kept with the site.
+        works: it is a worker as well.
+    """
+    return (
+        File(AUDIT_POLICY, audit_policy(), 0o600),
+        File(ENCRYPTION, encryption_configuration(encryption_key), 0o600, secret=True),
+        *(File(path, text, 0o600) for path, text in api_server_files(cluster.version).items()),
+        File(CONFIGURATION, init_configuration(cluster, machine, address, works=works), 0o600),
+    )
 
 
 def foreign_node(found: str) -> Change:
