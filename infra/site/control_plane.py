@@ -15,7 +15,8 @@ from infra.kubeadm.policy import audit_policy, encryption_configuration
 from infra.machines.commands import Command, File
 from infra.site.facts import Fact, Facts
 from infra.site.modes import mode_fact, private_changes
-from infra.site.reading import file_changes, file_fact, unit_changes, unit_fact
+from infra.site.moved import moved_control_plane, moved_from
+from infra.site.reading import file_changes, file_fact, file_text, unit_changes, unit_fact
 from infra.site.step import Change, Step
 
 CONFIGURATION = FOLDER / "mlops-kubeadm.yaml"
@@ -51,6 +52,7 @@ def control_plane_step(
 ) -> Step:
     """Return the step that makes ``machine`` the control plane; arguments as of :func:`control_plane_files`."""
     files = control_plane_files(machine, address, cluster, encryption_key, works=works)
+    configuration = next(file for file in files if file.path == CONFIGURATION)
 
     def changes(facts: Facts) -> Iterator[Change]:
         if facts[file_fact(RESTORING)].ok:
@@ -69,6 +71,10 @@ def control_plane_step(
             yield _init(begun=facts[file_fact(BEGUN)].ok)
             return
         yield from private_changes(KUBELET_CONFIG, facts)
+        old = moved_from(configuration, file_text(configuration, facts), address)
+        if old is not None:
+            yield moved_control_plane(configuration, old, address, READY, _WAIT_S)
+            return
         started = unit_changes(KUBELET, facts)
         yield from started
         if not started and not facts[READY].ok:

@@ -52,6 +52,12 @@ def file_changes(file: File, facts: Facts, *, restarts: tuple[str, ...] = ()) ->
     return [Change(what, why, (*marks, file), "\n".join(lines))]
 
 
+def file_text(file: File, facts: Facts) -> str:
+    """Return the text of a file that is no secret as it is on the machine; empty when it is not there."""
+    reading = facts[file_fact(file)]
+    return reading.text.split("\n", 2)[-1] if reading.ok else ""
+
+
 def absent_fact(path: PurePosixPath) -> Fact:
     """Ask whether a path is there."""
     return Fact(("test", "-e", str(path)))

@@ -12,6 +12,7 @@ from infra.machines.commands import Command, File, Removal
 from infra.site.control_plane import BEGUN, KUBELET, MADE, foreign_node, ignored
 from infra.site.facts import Fact, Facts
 from infra.site.modes import mode_fact, private_changes
+from infra.site.moved import NODE_IP, moved_kubelet
 from infra.site.reading import absent_changes, absent_fact, file_fact, unit_changes, unit_fact
 from infra.site.step import Change, Relay, Step
 
@@ -53,6 +54,7 @@ def join_step(
             return
         yield from private_changes(KUBELET_CONFIG, facts)
         yield from absent_changes(JOIN, facts, "a join was cut off, and its token is in there")
+        yield from moved_kubelet(facts, address)
         started = unit_changes(KUBELET, facts)
         yield from started
         if not started and not facts[listed].ok:
@@ -69,6 +71,7 @@ def join_step(
         _THERE,
         absent_fact(JOIN),
         mode_fact(KUBELET_CONFIG),
+        NODE_IP,
         unit_fact(KUBELET),
         listed,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterable
+from dataclasses import replace
 from ipaddress import IPv4Network
 
 import pytest
@@ -112,11 +113,12 @@ def test_a_whole_control_plane_is_left_alone_and_one_that_is_down_is_started_and
 
 def test_a_changed_configuration_of_a_running_cluster_is_told_and_not_written() -> None:
     whole = written(CONTROL_PLANE) | {KUBELET: Reading(0, RUNS), READY: Reading(0, "ok")}
-    other = control_plane_step("master", "192.168.10.51", CLUSTER, KEY, ())
+    changed = replace(CLUSTER, pods=IPv4Network("10.243.0.0/16"))
+    other = control_plane_step("master", "192.168.10.50", changed, KEY, ())
     (change,) = found(other, whole | {file_fact(MADE): Reading(0)})
     assert change.actions == ()
     assert "kubeadm-reconfigure" in change.by_hand
-    assert "+  advertiseAddress: 192.168.10.51" in change.diff
+    assert "+  podSubnet: 10.243.0.0/16" in change.diff
 
 
 def test_a_worker_joins_by_what_the_control_plane_says_and_the_token_does_not_stay() -> None:
