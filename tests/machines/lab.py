@@ -356,6 +356,8 @@ def _make_group(group: Path) -> None:
     for name in ("cpuset.cpus", "cpuset.mems"):  # without them, nothing may run there
         if (group / name).exists():
             (group / name).write_text((group.parent / name).read_text())
+    if (group / "cpu.shares").exists():  # else a whole machine gets no more than one process beside it
+        (group / "cpu.shares").write_text("8192")
 
 
 def _remove_control_groups(address: str) -> None:

@@ -1,0 +1,208 @@
+"""A site whose cluster is made by the real kubeadm: bare machines of a lab, packages and images from its own mirrors.
+
+``KUBE_BIN`` names the folder of kubelet, kubeadm, kubectl, kube-apiserver, kube-controller-manager, kube-scheduler,
+kube-proxy and coredns of one release; ``ETCD_BIN`` is etcd 3.5 or newer (kubeadm asks it for ``/readyz``).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+from kube_images import push, wanted
+from kube_packages import make_packages
+from lab import Lab, LabError
+
+from configs.site import Site, load_site
+from infra.machines.host_keys import pin
+from infra.site.engine import Key, Outcome, State
+from infra.site.inventory import site_folder
+from infra.site.plan import site_steps
+from infra.site.session import run_site
+from infra.site.step import Step
+
+CHECKOUT = Path(__file__).parents[2]
+NODES = {"master": "control-plane", "worker": "worker"}
+OFFERED = "/kubernetes"
+BOX = "box:1"
+FILE = """\
+storage: {{kind: directory, path: .mlops/share}}
+registry:
+  address: {registry}:5000
+  ca: .mlops/site/authority/ca.crt
+  user: mlops
+  password: {{file: .mlops/registry-password}}
+network: {{cidr: {network}.0/24, gateway: {network}.1}}
+kubernetes:
+  version: {version}
+  packages: system
+  images: {registry}:5000/kubernetes
+  network: none
+  addons: []
+  # A container's kernel is its host's: kubelet may not change its settings, nor kube-proxy the size of its tables.
+  kubelet:
+    featureGates: {{KubeletInUserNamespace: true}}
+    protectKernelDefaults: false
+    # The machines share this one's disk, which others fill.
+    evictionHard: {{memory.available: 100Mi, nodefs.available: 1%, imagefs.available: 1%}}
+    imageGCHighThresholdPercent: 100
+  kube_proxy: {{conntrack: {{maxPerCore: 0}}}}
+hosts:
+  registry: {{address: {registry}, roles: [registry], ssh: {{user: admin, key: {key}}}}}
+"""
+HOST = "  {name}: {{address: {address}, roles: [{roles}], ssh: {{user: admin, key: {key}}}}}\n"
+PAUSE = """\
+#include <signal.h>
+#include <unistd.h>
+static void end(int number) { _exit(0); }
+int main(void) { signal(SIGTERM, end); for (;;) pause(); }
+"""
+BRIDGE = """\
+{{"cniVersion": "0.4.0", "name": "lab", "plugins": [
+  {{"type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": false, "hairpinMode": true,
+    "ipam": {{"type": "host-local", "ranges": [[{{"subnet": "{pods}"}}]], "routes": [{{"dst": "0.0.0.0/0"}}]}}}},
+  {{"type": "portmap", "capabilities": {{"portMappings": true}}}}]}}
+"""
+
+
+class KubeSite:
+    """Machines ``registry``, ``master`` and ``worker``, bare, and the checkout ``root`` whose site they are."""
+
+    def __init__(self, lab: Lab, root: Path, binaries: Path, etcd: Path) -> None:
+        self.root, self.home, self.lab = root, root / ".mlops", lab
+        self.binaries, self.etcd = binaries, etcd
+        self.version = release_of(binaries)
+        self.offered = root / "offered"
+        self.offered.mkdir(parents=True)
+        self.offer(binaries)
+        names = ("registry", *NODES)
+        made = lab.add(*names, nodes=NODES, shared={OFFERED: self.offered})
+        self.machines = dict(zip(names, made, strict=True))
+        address = self.machines["registry"].address
+        text = FILE.format(registry=address, network=lab.network, version=self.version, key=lab.key)
+        for name, roles in NODES.items():
+            text += HOST.format(name=name, address=self.machines[name].address, roles=roles, key=lab.key)
+            self.machines[name].run(
+                "sh", "-c", f"echo 'deb [trusted=yes] file://{OFFERED} ./' >/etc/apt/sources.list.d/kubernetes.list"
+            )
+        (root / "configs").mkdir()
+        self.file = root / "configs/site.yaml"
+        self.file.write_text(text)
+        for name, machine in self.machines.items():
+            pin(site_folder(self.home), name, [machine.host_key])
+
+    @property
+    def site(self) -> Site:
+        return load_site(self.file)
+
+    def steps(self) -> list[Step]:
+        return site_steps(self.site, self.root, self.home)
+
+    def run(self, *, apply: bool, steps: list[Step] | None = None) -> dict[Key, Outcome]:
+        """Run the whole site, or some steps."""
+        return run_site(self.site, self.root, self.home, _say, apply=apply, steps=steps)
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        """Start ``mlops`` in the site's checkout."""
+        environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "MLOPS_HOME": str(self.home), "NO_COLOR": "1"}
+        return subprocess.Popen(
+            [sys.executable, "-m", "cli", *words],
+            cwd=self.root,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def offer(self, binaries: Path) -> None:
+        """Offer a release's packages to the machines."""
+        make_packages(binaries, release_of(binaries), self.offered)
+
+    def fill(self) -> None:
+        """Push what `mlops site images` names to the site's registry, which has to run, and an image for pods."""
+        pause = self.root / "pause"
+        (self.root / "pause.c").write_text(PAUSE)
+        subprocess.run(["gcc", "-static", "-O2", "-s", "-o", pause, self.root / "pause.c"], check=True)
+        listed = self.start("site", "images")
+        said, _ = listed.communicate(timeout=120)
+        assert listed.returncode == 0, said
+        names = [line.split()[1].rpartition("/")[2] for line in said.splitlines()]
+        login = ("mlops", (self.home / "registry-password").read_text().strip())
+        trusted = ssl.create_default_context(cafile=str(self.home / "site/authority/ca.crt"))
+        url = f"https://{self.machines['registry'].address}:5000"
+        with httpx.Client(base_url=url, verify=trusted, auth=login, timeout=120) as client:
+            for name, files in wanted(names, self.binaries, self.etcd, pause).items():
+                push(client, f"kubernetes/{name}", files)
+            box = shutil.which("busybox")
+            assert box is not None
+            applets = {f"bin/{name}": "busybox" for name in ("sh", "sleep", "nslookup", "wget", "httpd")}
+            push(client, f"kubernetes/{BOX}", {"bin/busybox": Path(box)}, applets)
+
+    def kubectl(self, *words: str, given: str = "") -> str:
+        """Run kubectl on the control plane, past the code under test."""
+        master = self.machines["master"]
+        if given:
+            (master.root / "root/given.yaml").write_text(given)
+            words = (*words, "-f", "/root/given.yaml")
+        return master.run("kubectl", "--kubeconfig=/etc/kubernetes/admin.conf", "--request-timeout=20s", *words)
+
+    def objects(self, *words: str) -> list[dict[str, Any]]:
+        """What ``kubectl get`` finds."""
+        return json.loads(self.kubectl("get", *words, "-o", "json"))["items"]
+
+    def connect_pods(self) -> bool:
+        """Do what an administrator does who brings a network of his own: a bridge, and routes between the nodes."""
+        nodes = {item["metadata"]["name"]: item["spec"]["podCIDR"] for item in self.objects("nodes")}
+        for name, pods in nodes.items():
+            folder = self.machines[name].root / "etc/cni/net.d"
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "10-lab.conflist").write_text(BRIDGE.format(pods=pods))
+            for other, theirs in nodes.items():
+                if other != name:
+                    self.lab.machines[name].ip("route", "replace", theirs, "via", self.machines[other].address)
+        return True
+
+    def ready(self) -> dict[str, bool]:
+        """Which nodes the cluster calls Ready."""
+        return {
+            item["metadata"]["name"]: any(
+                row["type"] == "Ready" and row["status"] == "True" for row in item["status"]["conditions"]
+            )
+            for item in self.objects("nodes")
+        }
+
+
+def release_of(binaries: Path) -> str:
+    """Return the release of a folder of binaries, without ``v``."""
+    said = subprocess.run([binaries / "kubeadm", "version", "-o", "short"], capture_output=True, text=True, check=True)
+    return said.stdout.strip().lstrip("v")
+
+
+def eventually(what: Callable[[], object], timeout_s: float = 120) -> object:
+    """Wait until ``what`` is true, and return it; a machine that does not answer is waited for as well."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            found = what()
+        except LabError as error:
+            found, said = None, str(error)
+        else:
+            said = repr(found)
+        if found:
+            return found
+        assert time.monotonic() < deadline, said
+        time.sleep(1)
+
+
+def _say(step: Step, state: State, detail: str) -> None:
+    print(f"{step.machine}: {step.name}: {state} {detail}")

@@ -1,0 +1,209 @@
+"""From bare machines to a cluster by the real kubeadm, and through what happens to it: kills, a power cut, a move.
+
+``KUBE_BIN`` and ``ETCD_BIN`` name the binaries (see ``kube_site``): ``pytest -m cluster``, as root.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from kube_site import BOX, KubeSite, eventually
+from lab import LabError, LabMachine, open_lab
+
+from infra.kubeadm.joining import read_token, token_command
+from infra.site.control_plane import BEGUN, MADE
+from infra.site.engine import State
+from infra.site.worker import JOIN
+
+NEEDED = ("systemd-nspawn", "mmdebstrap", "nsenter", "dpkg-deb", "gcc", "busybox", "etcdctl", "xtables-legacy-multi")
+KUBE_BIN, ETCD_BIN = os.environ.get("KUBE_BIN"), os.environ.get("ETCD_BIN")
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.machine,
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(not (KUBE_BIN and ETCD_BIN), reason="needs KUBE_BIN and ETCD_BIN, the real Kubernetes"),
+]
+FIRST = ("base", "registry", "runtime", "kubernetes")
+POD = """\
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}}}
+spec:
+  nodeSelector: {{kubernetes.io/hostname: worker}}
+  terminationGracePeriodSeconds: 1
+  containers: [{{name: main, image: {image}, command: [/bin/sh, -c, "sleep 100000"]}}]
+"""
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeSite]:
+    missing = [name for name in NEEDED if shutil.which(name) is None]
+    if os.geteuid() or missing:
+        pytest.skip(f"needs root and {', '.join(missing or NEEDED)}")
+    folder = tmp_path_factory.mktemp("bare")
+    with open_lab(folder / "lab") as lab:
+        made = KubeSite(lab, folder / "checkout", Path(str(KUBE_BIN)), Path(str(ETCD_BIN)))
+        outcomes = made.run(apply=True, steps=[step for step in made.steps() if step.name in FIRST])
+        assert {key: item.error for key, item in outcomes.items() if item.error} == {}
+        made.fill()
+        yield made
+
+
+@pytest.fixture(scope="module")
+def site(bare: KubeSite) -> KubeSite:
+    """The cluster, made by runs that were killed, cut off and killed again, and by a last one."""
+    master, worker = bare.machines["master"], bare.machines["worker"]
+    kill_kubeadm_at(master, "/etc/kubernetes/manifests/kube-apiserver.yaml")
+    run = bare.start("site", "apply")
+    said, _ = run.communicate(timeout=300)
+    assert run.returncode == 1, said
+    assert (master.root / str(BEGUN.path).lstrip("/")).exists()
+    assert not (master.root / str(MADE.path).lstrip("/")).exists()
+
+    run = bare.start("site", "apply")
+    eventually(lambda: master.run("sh", "-c", "pgrep -x kubeadm || true").strip())
+    time.sleep(2)
+    master.disconnect()
+    said, _ = run.communicate(timeout=120)
+    master.connect()
+    assert run.returncode == 1
+    assert "connection was lost" in said
+    assert not (master.root / str(MADE.path).lstrip("/")).exists()
+
+    kill_kubeadm_at(worker, "/etc/kubernetes/bootstrap-kubelet.conf")
+    run = bare.start("site", "apply")
+    said, _ = run.communicate(timeout=600)
+    assert run.returncode == 1, said
+    assert not (worker.root / str(MADE.path).lstrip("/")).exists()
+
+    outcomes = bare.run(apply=True)
+    assert {key: item.error for key, item in outcomes.items() if item.error} == {}
+    assert outcomes["master", "control-plane"].state is State.FITS
+    assert "join the cluster of master" in [item.what for item in outcomes["worker", "join"].changes]
+    bare.connect_pods()
+    eventually(lambda: bare.ready() == {"master": True, "worker": True})
+    return bare
+
+
+def kill_kubeadm_at(machine: LabMachine, path: str) -> None:
+    """Have it killed there with -9 as soon as it has written a file of its middle."""
+    script = f"until [ -e {path} ]; do sleep 0.02; done; pkill -KILL -x kubeadm"
+    machine.run("systemd-run", "--collect", "--quiet", "sh", "-c", script)
+
+
+def are_ready(site: KubeSite, *words: str) -> bool:
+    found = site.objects("pods", *words)
+    return bool(found) and all(
+        any(row["type"] == "Ready" and row["status"] == "True" for row in item["status"].get("conditions", ()))
+        for item in found
+    )
+
+
+def authority(site: KubeSite) -> str:
+    found = (site.machines["master"].root / "etc/kubernetes/pki/ca.crt").read_bytes()
+    return hashlib.sha256(found).hexdigest()
+
+
+def run_pod(site: KubeSite, name: str) -> None:
+    image = f"{site.machines['registry'].address}:5000/kubernetes/{BOX}"
+    eventually(lambda: site.kubectl("get", "serviceaccount", "default"))
+    site.kubectl("apply", given=POD.format(name=name, image=image))
+    eventually(lambda: are_ready(site, "--field-selector", f"metadata.name={name}"))
+
+
+def test_bare_machines_become_a_ready_cluster(site: KubeSite) -> None:
+    assert site.ready() == {"master": True, "worker": True}
+    eventually(lambda: are_ready(site, "-n", "kube-system"))
+    run_pod(site, "one")
+    # A service's address and the cluster's names, from a pod on another machine than theirs.
+    said = site.kubectl("exec", "one", "--", "nslookup", "kubernetes.default.svc.cluster.local", "10.96.0.10")
+    assert "10.96.0.1" in said
+
+
+def test_a_second_run_changes_nothing(site: KubeSite) -> None:
+    assert {item.state for item in site.run(apply=True).values()} == {State.FITS}
+
+
+def test_tokens_are_of_minutes_and_on_no_disk(site: KubeSite) -> None:
+    listed = site.objects("secrets", "-n", "kube-system", "--field-selector=type=bootstrap.kubernetes.io/token")
+    assert listed
+    secrets = []
+    for item in listed:
+        data = {name: base64.b64decode(value).decode() for name, value in item["data"].items()}
+        assert datetime.fromisoformat(data["expiration"]) < datetime.now(UTC) + timedelta(minutes=15)
+        secrets.append(data["token-secret"])
+    (site.root / "tokens").write_text("\n".join(secrets))
+    for machine in site.machines.values():
+        assert not (machine.root / str(JOIN).lstrip("/")).exists()
+        places = [machine.root / place for place in ("etc", "root", "home", "tmp", "var/log", "var/lib/etcd")]
+        places += [machine.folder / "disk-kubelet", machine.folder / "console"]
+        assert leaks(site.root / "tokens", *places) == ""
+    assert leaks(site.root / "tokens", site.home) == ""
+    # The search itself finds what is there.
+    assert leaks(site.root / "tokens", site.root) != ""
+
+
+def leaks(secrets: Path, *places: Path) -> str:
+    there = [str(place) for place in places if place.exists()]
+    search = ["grep", "-rlaF", "-f", str(secrets), *there]
+    return subprocess.run(search, capture_output=True, text=True, check=False, timeout=120).stdout
+
+
+def test_a_control_plane_with_another_ca_is_refused(site: KubeSite) -> None:
+    master, worker = site.machines["master"], site.machines["worker"]
+    command = token_command("nobody")
+    token, digest = read_token(master.run(*command.argv))
+    join = ("kubeadm", "join", "phase", "preflight", "cluster:6443", "--token", token, "--ignore-preflight-errors=all")
+    with pytest.raises(LabError, match="none of the public keys"):
+        worker.run(*join, "--discovery-token-ca-cert-hash", f"sha256:{'0' * 64}")
+    worker.run(*join, "--discovery-token-ca-cert-hash", digest)
+
+
+def test_a_power_cut_of_all_machines_loses_nothing(site: KubeSite) -> None:
+    before = authority(site)
+    site.kubectl("create", "configmap", "kept", "--from-literal=key=value-41c7")
+    for machine in site.machines.values():
+        machine.cut_power()
+    # The other way round: a worker that finds no control plane, whose own images cannot be pulled yet.
+    site.lab.power_on(*(site.machines[name] for name in ("worker", "master", "registry")))
+    eventually(site.connect_pods, 300)
+    eventually(lambda: site.ready() == {"master": True, "worker": True}, 300)
+    assert authority(site) == before
+    assert site.kubectl("get", "configmap", "kept", "-o", "jsonpath={.data.key}") == "value-41c7"
+    eventually(lambda: are_ready(site, "-n", "kube-system"), 180)
+    eventually(lambda: are_ready(site))
+    assert {item.state for item in site.run(apply=True).values()} == {State.FITS}
+
+
+def test_a_control_plane_at_another_address_is_the_same_cluster(site: KubeSite) -> None:
+    master, before = site.machines["master"], authority(site)
+    text, there = site.file.read_text(), f"{site.lab.network}.77"
+    master.ip("address", "delete", f"{master.address}/24", "dev", "eth0")
+    master.ip("address", "add", f"{there}/24", "dev", "eth0")
+    master.ip("route", "replace", "default", "via", f"{site.lab.network}.1")
+    site.machines["master"] = replace(master, address=there)
+    site.file.write_text(text.replace(f"master: {{address: {master.address}", f"master: {{address: {there}"))
+    outcomes = site.run(apply=True)
+    assert {key: item.error for key, item in outcomes.items() if item.error} == {}
+    told = [item.what for item in outcomes["master", "control-plane"].changes]
+    assert told == [f"make it the control plane at {there}"]
+    site.connect_pods()
+    eventually(lambda: site.ready() == {"master": True, "worker": True}, 180)
+    assert authority(site) == before
+    assert site.kubectl("get", "configmap", "kept", "-o", "jsonpath={.data.key}") == "value-41c7"
+    assert {item.state for item in site.run(apply=True).values()} == {State.FITS}
+    # By the endpoint's name: kubelet of the worker, and with new rules its pods.
+    eventually(lambda: are_ready(site, "-n", "kube-system"), 180)
+    run_pod(site, "two")
+    said = site.kubectl("exec", "two", "--", "nslookup", "kubernetes.default.svc.cluster.local", "10.96.0.10")
+    assert "10.96.0.1" in said
