@@ -74,7 +74,7 @@ def _serving_change(machine: str, address: str, control_plane: str, why: str) ->
         command = Command((*KUBECTL, "certificate", "approve", *good))
         return (
             Relay(control_plane, command, _nothing),
-            Command(("sh", "-c", _COMES, "sh", SERVING), timeout_s=_WAIT_S),
+            Command(("sh", "-c", _COMES, "sh", SERVING, address), timeout_s=_WAIT_S),
         )
 
     asked = Command(("sh", "-c", _ASKED, "sh", f"system:node:{machine}", *KUBECTL), timeout_s=_WAIT_S * 2)
@@ -92,9 +92,11 @@ for i in $(seq {_WAIT_S // 3}); do
 done
 "$@" get csr --field-selector=spec.signerName={SIGNER} -o json
 """
+# The one of before is there until then, and may be good for months.
 _COMES = f"""\
 for i in $(seq {_WAIT_S // 2}); do
-  openssl x509 -in "$1" -noout -checkend {LEFT_DAYS * 86400} && exit
+  said=$(openssl x509 -in "$1" -noout -ext subjectAltName -checkend {LEFT_DAYS * 86400}) &&
+    printf '%s\\n' "$said" | grep -qwF "IP Address:$2" && exit
   sleep 2
 done
 exit 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -94,7 +95,26 @@ def test_only_the_nodes_own_request_is_approved() -> None:
     assert isinstance(approve, Relay)
     assert approve.command.argv[-3:] == ("certificate", "approve", "csr-1")
     assert isinstance(comes, Command)
+    # A node that moved has the certificate of before until kubelet gets this one.
+    assert comes.argv[-1] == ADDRESS
     with pytest.raises(UserError, match="asks for master as well"):
         asked.then(listed(request(dns=(NAME, "master"))))
     with pytest.raises(UserError, match="asks for no serving certificate"):
         asked.then('{"items": []}')
+
+
+def test_a_serving_certificate_of_before_is_not_taken_for_the_new_one(tmp_path: Path) -> None:
+    (change,) = found(serving=Reading(1))
+    (asked,) = change.actions
+    assert isinstance(asked, Relay)
+    _, comes = asked.then(listed(request()))
+    assert isinstance(comes, Command)
+    key, certificate = tmp_path / "key", tmp_path / "certificate"
+    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    make += ["-keyout", str(key), "-out", str(certificate), "-subj", "/CN=node", "-days", "90"]
+    subprocess.run([*make, "-addext", f"subjectAltName=IP:{ADDRESS}"], check=True, capture_output=True)
+    shell, option, script, name, _, _ = comes.argv
+    # One that begins like the wanted address is not it.
+    for address, status in ((ADDRESS[:-1], 1), (ADDRESS, 0)):
+        command = [shell, option, script.replace("sleep 2", "exit 1"), name, str(certificate), address]
+        assert subprocess.run(command, check=False, capture_output=True).returncode == status
