@@ -7,6 +7,7 @@ Source: https://headlamp.dev/docs/latest/installation/in-cluster/.
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 from infra.addons.images import HEADLAMP
@@ -31,7 +32,12 @@ def dashboard_manifests(certificate: ServerCertificate, image: str = HEADLAMP) -
     """Return all objects; they hold the certificate's key, so they are secret."""
     space = manifest("v1", "Namespace", NAMESPACE, NAME)
     space["metadata"]["labels"] |= {"pod-security.kubernetes.io/enforce": "restricted"}
-    return [space, *_accounts(), tls_secret(_CERTIFICATE, NAME, NAMESPACE, certificate), _deployment(image)]
+    return [
+        space,
+        *_accounts(),
+        tls_secret(_CERTIFICATE, NAME, NAMESPACE, certificate),
+        _deployment(certificate, image),
+    ]
 
 
 def _accounts() -> list[dict[str, Any]]:
@@ -74,7 +80,7 @@ def _binding(name: str, role: str, account: str) -> dict[str, Any]:
     )
 
 
-def _deployment(image: str) -> dict[str, Any]:
+def _deployment(certificate: ServerCertificate, image: str) -> dict[str, Any]:
     probe = {
         "httpGet": {"path": "/", "port": PORT, "scheme": "HTTPS"},
         "periodSeconds": 10,
@@ -115,6 +121,8 @@ def _deployment(image: str) -> dict[str, Any]:
             scratch("scratch", "64Mi"),
         ],
     }
+    # It reads its certificate when it starts: a renewed one is another pod.
+    shown = {"mlops/certificate": hashlib.sha256(certificate.certificate.encode()).hexdigest()}
     return manifest(
         "apps/v1",
         "Deployment",
@@ -124,6 +132,6 @@ def _deployment(image: str) -> dict[str, Any]:
         spec={
             "replicas": 1,
             "selector": {"matchLabels": labels(NAME)},
-            "template": {"metadata": {"labels": labels(NAME)}, "spec": pod},
+            "template": {"metadata": {"labels": labels(NAME), "annotations": shown}, "spec": pod},
         },
     )

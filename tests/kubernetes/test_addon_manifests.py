@@ -108,3 +108,15 @@ def test_certificates_are_of_the_sites_ca(tmp_path: Path) -> None:
     certificate = Authority(tmp_path).server("metrics-server", (HOST,))
     secret = one(metrics_server_manifests(certificate, "ca"), "Secret", "metrics-server-tls")
     assert base64.b64decode(secret["data"]["tls.crt"]).decode() == certificate.certificate
+
+
+def test_a_renewed_certificate_starts_the_dashboard_anew_and_its_key_shows_nowhere_else() -> None:
+    def template(certificate: ServerCertificate) -> dict[str, Any]:
+        found: dict[str, Any] = one(dashboard_manifests(certificate), "Deployment", "dashboard")["spec"]["template"]
+        return found
+
+    assert template(CERTIFICATE) == template(CERTIFICATE)
+    assert template(CERTIFICATE) != template(ServerCertificate("renewed", "private key"))
+    for item in ALL:
+        encoded = base64.b64encode(b"private key").decode()
+        assert (encoded in str(item)) == (item["kind"] == "Secret")
