@@ -67,7 +67,8 @@ def user_data(vm: VirtualMachine) -> str:
         "preserve_hostname": False,
         # The site's names are a block in /etc/hosts: `true` would write the file anew at each boot.
         "manage_etc_hosts": "localhost",
-        "locale": False,
+        # As the image has it. A text: older schemas know no boolean here.
+        "locale": "false",
         "package_update": False,
         "package_upgrade": False,
     }

@@ -177,7 +177,7 @@ def test_the_seed_is_what_cloud_init_reads() -> None:
     assert values["users"][0]["ssh_authorized_keys"] == [VM.user_key]
     assert (values["ssh_pwauth"], values["disable_root"]) == (False, True)
     assert values["ssh_keys"]["ed25519_private"] == VM.host_key
-    assert (values["manage_etc_hosts"], values["locale"]) == ("localhost", False)
+    assert (values["manage_etc_hosts"], values["locale"]) == ("localhost", "false")
     network = yaml.safe_load(network_config(VM))
     assert network["ethernets"]["site"]["match"] == {"macaddress": VM.mac}
     assert network["ethernets"]["site"]["addresses"] == ["192.168.10.101/24"]
