@@ -201,7 +201,9 @@ def _cluster_steps(
     yield from addons
     done = tuple((step.machine, step.name) for step in addons)
     ends = authority.certificate.not_valid_after_utc
-    yield cluster_health_step(name, ends, ((name, "pod-network"), *done))
+    # Where somebody else brings the network, nodes are not ready before that: it is told.
+    network = "control-plane" if asked.network == "none" else "pod-network"
+    yield cluster_health_step(name, ends, ((name, network), *done))
 
 
 def _gives_gpu(asked: Kubernetes, machine: SiteMachine) -> bool:

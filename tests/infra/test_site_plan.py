@@ -60,6 +60,7 @@ def test_images_from_the_sites_own_registry_wait_for_it_and_come_by_its_login(th
     assert ("registry", "registry") in by_key["master", "control-plane"].after
     assert ("master", "pod-network") not in by_key
     assert by_key["master", "metrics-server"].after == (("master", "control-plane"),)
+    assert by_key["master", "cluster-health"].after[0] == ("master", "control-plane")
     password = (tmp_path / "home/.config/mlops/registry-password").read_text().strip()
     basic = base64.b64encode(f"mlops:{password}".encode()).decode()
     step = by_key["worker", "runtime"]
