@@ -11,13 +11,20 @@ from infra.machines.ssh import make_key
 from infra.site.inventory import site_folder
 from infra.vms.driver import Driver
 from infra.vms.image import image_path
+from infra.vms.libvirt import Libvirt
 from infra.vms.machine import VirtualMachine, mac_of
 from infra.vms.qemu import Qemu
+from infra.vms.virtualbox import VirtualBox
 
 
 def driver_of(host: Host) -> Driver | None:
-    """Return what runs the VMs of a host; None: nothing that we know, so they have to be there already."""
-    return Qemu(host.accelerator) if host.vms == "qemu" else None
+    """Return what runs the VMs of a host; None: nothing, so they have to be there already."""
+    drivers: dict[str, Driver] = {
+        "qemu": Qemu(host.accelerator),
+        "libvirt": Libvirt(host.accelerator),
+        "virtualbox": VirtualBox(),
+    }
+    return drivers[host.vms] if host.vms else None
 
 
 def vms_of(site: Site, home: Path) -> dict[str, VirtualMachine]:

@@ -33,16 +33,17 @@ def test_the_example_site_has_the_steps_of_its_roles(thesis: Site, tmp_path: Pat
     by_machine: dict[str, list[str]] = {}
     for step in steps:
         by_machine.setdefault(step.machine, []).append(step.name)
+    vm = ("vm", "ready", "pending")
     assert by_machine == {
-        "mainserver": ["base", "health"],
+        "mainserver": ["image", "base", "health"],
         "research": ["base", "mounts", "runtime", "kubernetes", "gpu", "join", "node", "health"],
-        "storage": ["base", "storage", "health"],
+        "storage": [*vm, "base", "storage", "health"],
         "master": [
-            *("base", "runtime", "kubernetes", "control-plane", "pod-network", "node"),
+            *(*vm, "base", "runtime", "kubernetes", "control-plane", "pod-network", "node"),
             *("metrics-server", "dashboard", "device-plugin", "cluster-health", "snapshots", "health"),
         ],
-        "registry": ["base", "registry", "health"],
-        "worker": ["base", "mounts", "runtime", "kubernetes", "gpu", "join", "node", "health"],
+        "registry": [*vm, "base", "registry", "health"],
+        "worker": [*vm, "base", "mounts", "runtime", "kubernetes", "gpu", "join", "node", "health"],
     }
     base = next(step for step in steps if step.name == "base")
     known = {fact: Reading(0, "") for fact in base.facts}
