@@ -7,7 +7,7 @@ STAMP := $(VENV)/.locked
 # Without compiled modules each command would compile thousands of them anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: train test lint bench setup lock
+.PHONY: train test test-hypervisors lint bench setup lock
 
 setup: $(STAMP)
 
@@ -33,6 +33,11 @@ train: $(STAMP)
 TEST_PROCESSES ?= 2
 test: $(STAMP)
 	@python -m pytest -n $(TEST_PROCESSES) --dist loadfile
+
+# The drivers of VMs on VirtualBox 7 and libvirt themselves: as root, on Debian; both are downloaded once and kept in
+# ~/.cache/kubernetes-mlops. Guests are emulated: it takes a quarter of an hour.
+test-hypervisors: $(STAMP)
+	@python -m pytest -m hypervisor -n $(TEST_PROCESSES) --dist loadfile tests/machines
 
 bench: $(STAMP)
 	@python -m benchmarks

@@ -1,4 +1,4 @@
-"""A host of virtual machines in the laboratory: a machine of systemd-nspawn with QEMU, whose network is a bridge.
+"""A host of virtual machines in the laboratory: a machine of systemd-nspawn with a hypervisor, its network a bridge.
 
 Its VMs are emulated (TCG), with kernels of their own; they are in the laboratory's network as all other machines.
 """
@@ -10,7 +10,7 @@ import hashlib
 import http.server
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -34,10 +34,10 @@ echo 'c /dev/net/tun 0666 root root - 10:200' >"$root/etc/tmpfiles.d/tun.conf"
 """
 
 
-def host_layers() -> tuple[Path, Path]:
-    """Return the layers of a host's disk: QEMU over the base of all machines; made once, in about half a minute."""
+def host_layers(packages: Sequence[str] = PACKAGES) -> tuple[Path, ...]:
+    """Return the layers of a host's disk: packages over the base of all machines; made once, in about half a minute."""
     base, cache = base_image(), cache_folder()
-    recipe = "\n".join((base.name, *PACKAGES, _INSTALL))
+    recipe = "\n".join((base.name, *packages, _INSTALL))
     layer = cache / f"host-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}"
     with (cache / "host.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -49,7 +49,7 @@ def host_layers() -> tuple[Path, Path]:
             options = f"lowerdir={base},upperdir={draft}/upper,workdir={draft}/work"
             run("mount", "-t", "overlay", "overlay", "-o", options, str(draft / "root"))
             try:
-                install = ("sh", "-c", _INSTALL, "sh", str(draft / "root"), mirror(), "bookworm", *PACKAGES)
+                install = ("sh", "-c", _INSTALL, "sh", str(draft / "root"), mirror(), "bookworm", *packages)
                 run(*install, timeout=600)
             finally:
                 run("umount", str(draft / "root"))
@@ -59,9 +59,13 @@ def host_layers() -> tuple[Path, Path]:
 
 
 @contextmanager
-def open_host(folder: Path) -> Iterator[tuple[Lab, LabMachine]]:
-    """Yield a laboratory and its one machine ``main``, which can run VMs on the bridge ``br0``."""
-    with open_lab(folder, host_layers()) as lab:
+def open_host(folder: Path, layers: Sequence[Path] = ()) -> Iterator[tuple[Lab, LabMachine]]:
+    """Yield a laboratory and its one machine ``main``, which can run VMs on the bridge ``br0``.
+
+    Args:
+        layers: of its disk; left out: those with QEMU.
+    """
+    with open_lab(folder, layers or host_layers()) as lab:
         (host,) = lab.add("main")
         host.ip("link", "add", BRIDGE, "type", "bridge")
         host.ip("link", "set", BRIDGE, "up")
