@@ -26,6 +26,7 @@ from infra.kubernetes.gang.pod import GANG, Space
 from infra.kubernetes.gang.workers import INDEX
 
 ROOT = Path(__file__).parents[2]
+NEEDED = ("KUBECONFIG", "MLOPS_TEST_IMAGE", "MLOPS_TEST_SHARE")
 MINUTES = 9
 TOY = "tests/kubernetes/toy.py"
 

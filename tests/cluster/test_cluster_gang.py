@@ -11,12 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster_gangs import ROOT, Gangs, Seen, StopError, until
+from cluster_gangs import NEEDED, ROOT, Gangs, Seen, StopError, until
 
 from configs.cluster import Cluster
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
-NEEDED = ("KUBECONFIG", "MLOPS_TEST_IMAGE", "MLOPS_TEST_SHARE")
 
 
 @pytest.fixture(scope="module")

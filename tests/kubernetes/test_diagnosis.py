@@ -364,3 +364,35 @@ def test_runs_that_do_not_begin(changes: dict[str, object], category: Category, 
 def test_kept_files_are_of_real_objects() -> None:
     for path in FACTS.glob("*.json"):
         assert json.loads(path.read_text())["jobs"], path
+
+
+@pytest.mark.parametrize(
+    ("cpu", "sentence", "remedy"),
+    [
+        (0.8, "there is room for 2: each wants 0.8 CPU; node1 has 0.8 of 2 free, node2 has 1.2 of 2 free", "wait"),
+        (1.5, "there is room for 0: each wants 1.5 CPU; node1 has 0.8 of 2 free, node2 has 1.2 of 2 free", "lower"),
+        (0.3, "Volcano does not place them although they have room: its queue may be full", "look at the queue"),
+    ],
+)
+def test_a_gang_that_volcano_places_whole_or_not_at_all(cpu: float, sentence: str, remedy: str) -> None:
+    known = {
+        0: ("Schedulable", "Pod ml/lin-1-0 can possibly be assigned to node1"),
+        1: ("Unschedulable", "all nodes are unavailable: 2 node(s) resource fit failed."),
+    }
+    wait = [{"PodScheduled": Condition("False", *known[rank], NOW)} if rank in known else {} for rank in range(3)]
+    pods = tuple(
+        Pod(f"lin-1-{rank}", "Pending", NOW, "lin-1", rank, conditions=wait[rank], requests={"cpu": cpu},
+            scheduler="volcano")
+        for rank in range(3)
+    )  # fmt: skip
+    gang = Job("lin-1", NOW, gang=True, completions=3)
+    found = diagnose(Facts(NOW, jobs=(gang,), pods=pods, nodes=NODES))
+    assert found is not None
+    assert found.category is Category.UNSCHEDULABLE
+    assert sentence in found.what
+    assert found.what.startswith("The 3 workers of lin-1 are placed together or not at all, and ")
+    assert found.remedy.startswith(remedy)
+    fresh = tuple(Pod(pod.name, "Pending", NOW, "lin-1", pod.rank, scheduler="volcano") for pod in pods)
+    assert diagnose(Facts(NOW, jobs=(gang,), pods=fresh, nodes=NODES)) is None, "nothing is said of them yet"
+    later = Facts(NOW + timedelta(seconds=20), jobs=(gang,), pods=fresh, nodes=NODES)
+    assert diagnose(later) is not None

@@ -286,7 +286,8 @@ def test_a_scheduler_or_a_queue_that_is_not_there_is_told(
     with pytest.raises(UserError, match=r"scheduler\.kind: the cluster has no volcano"):
         launcher.launch(replace(gang, scheduler=Volcano(kind="volcano", queue="team")))
     missing = RefusedError(404, "NotFound", 'localqueues.kueue.x-k8s.io "team" not found')
-    cluster.faults.append(Fault("GET", "/localqueues/team$", missing))
+    # A Kueue that does not serve the newest version of its API answers in the one that it does.
+    cluster.faults.append(Fault("GET", "/v1beta1/.*/localqueues/team$", missing))
     with pytest.raises(UserError, match=r"scheduler\.queue: namespace ml has no LocalQueue team"):
         launcher.launch(queued)
 

@@ -300,6 +300,7 @@ def test_rights_are_the_least() -> None:
     assert rules["pods/log"] == ["get"]
     # Before a gang is launched, its queue is looked for (Kueue), or whether there are groups of pods (Volcano).
     assert gangs["localqueues"] == ["get"]
+    assert gangs["workloads"] == rules["workloads"] == ["list"]
     assert gangs["podgroups"] == ["create", "get", "list", "patch", "delete"]
     for manifest in platform_manifests(wanted):
         # Outside of the namespace, and at nodes, only the worker looks.

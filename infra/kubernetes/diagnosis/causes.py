@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from infra.kubernetes.diagnosis import code, image, memory, nodes, ranks, scheduling, volumes, waiting
+from infra.kubernetes.diagnosis import code, image, memory, nodes, ranks, scheduling, together, volumes, waiting
 from infra.kubernetes.diagnosis.facts import Facts
 from infra.kubernetes.diagnosis.record import Category, Diagnosis
 
@@ -19,7 +19,9 @@ _POD: tuple[Cause, ...] = (
     memory.shm,
     nodes.diagnose,
     scheduling.refused,
+    scheduling.queued,
     scheduling.unbound,
+    together.unplaced,
     scheduling.unschedulable,
     image.diagnose,
     volumes.missing,

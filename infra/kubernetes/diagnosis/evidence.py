@@ -22,7 +22,7 @@ from infra.kubernetes.diagnosis.facts import (
 )
 from infra.kubernetes.diagnosis.masking import clean_line
 from infra.kubernetes.diagnosis.quantities import amount, pod_requests
-from infra.kubernetes.diagnosis.snapshot import Object, Snapshot
+from infra.kubernetes.diagnosis.snapshot import Object, Snapshot, queue_of
 from infra.kubernetes.gang.pod import FLOW_RUN as GANG_RUN
 from infra.kubernetes.manifests import RUN_LABEL
 
@@ -52,7 +52,7 @@ def facts_of(snapshot: Snapshot, run_id: str, now: datetime, run: Run | None = N
     return Facts(
         now=now,
         run=run,
-        jobs=tuple(_job(item, said) for item in jobs),
+        jobs=tuple(_job(item, said, snapshot.waits) for item in jobs),
         pods=tuple(_pod(pod, said, snapshot.logs) for pod in sorted(pods, key=_created)),
         nodes=None if nodes is None else tuple(_node(node, said, snapshot) for node in nodes),
         quotas=tuple(_quota(quota) for quota in snapshot.quotas),
@@ -118,7 +118,7 @@ def _conditions(status: Mapping[str, Any]) -> dict[str, Condition]:
     }
 
 
-def _job(job: Object, said: Said) -> Job:
+def _job(job: Object, said: Said, waits: Mapping[str, str]) -> Job:
     spec, status = job.get("spec") or {}, job.get("status") or {}
     failed = _conditions(status).get("Failed") or _conditions(status).get("FailureTarget")
     name = job["metadata"]["name"]
@@ -131,6 +131,8 @@ def _job(job: Object, said: Said) -> Job:
         active=int(status.get("active") or 0),
         succeeded=int(status.get("succeeded") or 0),
         failed=failed if failed and failed.status == "True" else None,
+        queue=queue_of(job),
+        waits=waits.get(name, ""),
         events=said.get(f"Job/{name}", ()),
     )
 
@@ -154,6 +156,7 @@ def _pod(pod: Object, said: Said, logs: Mapping[str, list[str]]) -> Pod:
         node_selector=spec.get("nodeSelector") or {},
         tolerations=tuple(_taint(item) for item in spec.get("tolerations") or ()),
         priority_class=spec.get("priorityClassName") or "",
+        scheduler=spec.get("schedulerName") or "",
         claims=tuple(_claims(spec)),
         shm=_shm(spec),
         events=said.get(f"Pod/{metadata['name']}", ()),

@@ -80,6 +80,7 @@ class Pod:
     Attributes:
         rank: its completion index in a gang.
         requests: what the scheduler reserves for it: the sum of its containers, or the largest init container.
+        scheduler: that is to give it a node; empty: Kubernetes' own.
         shm: size limit of its memory volume at /dev/shm; 0 without a limit, None without such a volume.
         deleting: when its end was asked for.
     """
@@ -99,6 +100,7 @@ class Pod:
     node_selector: Mapping[str, str] = field(default_factory=dict)
     tolerations: tuple[Taint, ...] = ()
     priority_class: str = ""
+    scheduler: str = ""
     claims: tuple[str, ...] = ()
     shm: float | None = None
     events: tuple[Event, ...] = ()
@@ -153,7 +155,11 @@ class Claim:
 
 @dataclass(frozen=True)
 class Job:
-    """A Job: that of the run itself, or of its gang."""
+    """A Job: that of the run itself, or of its gang.
+
+    Attributes:
+        queue: of Kueue's that holds it back, empty where none does; ``waits``: what Kueue says of that.
+    """
 
     name: str
     created: datetime
@@ -163,6 +169,8 @@ class Job:
     active: int = 0
     succeeded: int = 0
     failed: Condition | None = None
+    queue: str = ""
+    waits: str = ""
     events: tuple[Event, ...] = ()
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from infra.kubernetes.diagnosis.facts import Event, Facts, Node, Pod, Quota, Taint
 from infra.kubernetes.diagnosis.quantities import amount, size, told
 from infra.kubernetes.diagnosis.record import Category, Diagnosis
+from infra.kubernetes.kueue import is_never
 
 GPU = "nvidia.com/gpu"
 
@@ -79,6 +80,22 @@ def _more(asked: str, limit: str | None) -> bool:
     return first is not None and second is not None and first > second
 
 
+def queued(facts: Facts) -> Diagnosis | None:
+    """Return what a Job waits for in a queue of Kueue's."""
+    for job in facts.jobs:
+        if not job.queue:
+            continue
+        who = f"The {job.completions} workers of {job.name} wait" if job.gang else f"Job {job.name} waits"
+        # Kueue names the resource, the flavor and the amounts behind the set of pods that it is about.
+        why = job.waits.rpartition("to pod set ")[2].partition(": ")[2] or job.waits or "Kueue has not looked at it yet"
+        remedy = "wait for others to end, or have the queue's quota raised"
+        if is_never(job.waits):
+            remedy = "ask for less, or have the queue's quota raised: it can never give so much"
+        evidence = (job.waits,) if job.waits else ()
+        return Diagnosis(Category.QUEUED, f"{who} in queue {job.queue}: {why}.", evidence, remedy, passing=True)
+    return None
+
+
 def unbound(facts: Facts) -> Diagnosis | None:
     """Return the volume claim that a pod waits for."""
     for pod in _waiting(facts):
@@ -140,7 +157,7 @@ def _why(facts: Facts, pod: Pod, message: str) -> tuple[str, str]:
     usable: list[Node] = []
     barred: list[str] = []
     for node in nodes:
-        reason = _barred(pod, node)
+        reason = why_barred(pod, node)
         if reason is None:
             usable.append(node)
         else:
@@ -150,8 +167,8 @@ def _why(facts: Facts, pod: Pod, message: str) -> tuple[str, str]:
     wishes = {name: value for name, value in wanted.items() if name in named or _short_everywhere(name, value, usable)}
     if usable and wishes:
         text = " and ".join(told(name, value) for name, value in wishes.items())
-        spare = ", ".join(_spare(node, name) for node in usable for name in wishes)
-        what = f"No node has room: {who} wants {text}; {spare}"
+        left = ", ".join(spare(node, name) for node in usable for name in wishes)
+        what = f"No node has room: {who} wants {text}; {left}"
         what += f"; {'; '.join(barred)}." if barred else "."
         return what, _more_room(wishes, usable)
     if barred:
@@ -160,7 +177,7 @@ def _why(facts: Facts, pod: Pod, message: str) -> tuple[str, str]:
     return f"No node takes {who}'s pod: {message}", "change what the scheduler names"
 
 
-def _barred(pod: Pod, node: Node) -> str | None:
+def why_barred(pod: Pod, node: Node) -> str | None:
     """Return why the pod may not go to the node, whatever it needs; None when it may."""
     for key, value in pod.node_selector.items():
         if key not in node.labels:
@@ -195,7 +212,8 @@ def free(node: Node, resource: str) -> float:
     return node.allocatable.get(resource, 0.0) - node.requested.get(resource, 0.0)
 
 
-def _spare(node: Node, resource: str) -> str:
+def spare(node: Node, resource: str) -> str:
+    """Return in words what of a resource is left on a node."""
     if resource not in node.allocatable:
         return f"{node.name} has no {resource}"
     has = node.allocatable[resource]

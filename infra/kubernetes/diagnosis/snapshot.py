@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from infra.kubernetes.diagnosis.masking import clean_line
 from infra.kubernetes.diagnosis.quantities import pod_requests
 from infra.kubernetes.gang.pod import FLOW_RUN as GANG_RUN
+from infra.kubernetes.kueue import QUEUE, NotInstalledError, read_waits
 from infra.kubernetes.manifests import RUN_LABEL
 from infra.kubernetes.objects import has
 
@@ -36,6 +37,7 @@ class Snapshot:
         requested: what the pods of each node reserve (quantities as floats, by node and resource).
         partial: pods of other namespaces may not be read, and are left out of ``requested``.
         nodes: None where nodes may not be read.
+        waits: what Kueue says of Jobs that it holds back, by their names.
         logs: last lines of containers, by ``pod/container``.
     """
 
@@ -47,6 +49,7 @@ class Snapshot:
     partial: bool = False
     quotas: list[Object] = field(default_factory=list)
     claims: list[Object] = field(default_factory=list)
+    waits: dict[str, str] = field(default_factory=dict)
     logs: dict[str, list[str]] = field(default_factory=dict)
 
 
@@ -83,6 +86,7 @@ def read_surroundings(client: Client, namespace: str, seen: Snapshot, at_work: C
     everywhere = _allowed(lambda: _dicts(client.list(Pod, namespace="*"))) if nodes else []
     pods = everywhere if everywhere is not None else _dicts(client.list(Pod, namespace=namespace))
     node_events = _allowed(lambda: _dicts(client.list(Event, namespace="default"), _about("Node"))) or []
+    held = any(queue_of(job) for job in seen.jobs)
     return Snapshot(
         jobs=seen.jobs,
         pods=seen.pods,
@@ -92,6 +96,7 @@ def read_surroundings(client: Client, namespace: str, seen: Snapshot, at_work: C
         partial=everywhere is None,
         quotas=_allowed(lambda: _dicts(client.list(ResourceQuota, namespace=namespace))) or [],
         claims=_allowed(lambda: _dicts(client.list(PersistentVolumeClaim, namespace=namespace))) or [],
+        waits=_waits(client, namespace) if held else {},
         logs=_logs(client, namespace, seen.pods, nodes or [], at_work),
     )
 
@@ -108,6 +113,19 @@ def requested_by_node(pods: Iterable[Object]) -> dict[str, dict[str, float]]:
         for name, value in pod_requests(pod["spec"]).items():
             total[name] = total.get(name, 0.0) + value
     return sums
+
+
+def queue_of(job: Object) -> str:
+    """Return the queue of Kueue's that holds a Job back, empty where none does."""
+    queue = (job["metadata"].get("labels") or {}).get(QUEUE, "")
+    return str(queue) if job.get("spec", {}).get("suspend") else ""
+
+
+def _waits(client: Client, namespace: str) -> dict[str, str]:
+    try:
+        return {job: clean_line(said) for job, said in (_allowed(lambda: read_waits(client, namespace)) or {}).items()}
+    except NotInstalledError:
+        return {}
 
 
 def _logs(

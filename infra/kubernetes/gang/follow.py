@@ -22,9 +22,11 @@ from infra.kubernetes.client import is_away
 from infra.kubernetes.gang import workers
 from infra.kubernetes.gang.jobs import AWAY_S, STUCK_S, read_job
 from infra.kubernetes.gang.logs import GangLogs, Line, wait_complete
-from infra.kubernetes.gang.pod import GANG
+from infra.kubernetes.gang.pod import GANG, amounts_of
+from infra.kubernetes.gang.queue import Wait, read_wait
 from infra.kubernetes.gang.verdict import why_failed
 from infra.kubernetes.gang.workers import Worker
+from infra.kubernetes.objects import discard
 
 if TYPE_CHECKING:
     from lightkube import Client
@@ -47,6 +49,7 @@ class Following:
         self._events: set[str] = set()
         self._ready: set[str] = set()
         self._said: dict[str, str] = {}
+        self._waits: set[str] = set()
         self._losses: list[str] = []
         self._starts = 0
         self._together = False
@@ -75,6 +78,7 @@ class Following:
     def _look(self) -> Outcome | None:
         try:
             job = read_job(self._client, self._gang.name)
+            wait = read_wait(self._client, job) if job is not None else None
             self._note_pods()
             self._free_stuck()
         except Exception as error:
@@ -86,7 +90,7 @@ class Following:
             self._watch.note("the API server answers again")
         if job is None:
             return self._ended(Problem(self._gang.name, "its Job was deleted by somebody else", "start it again"))
-        return self._finished(job) or self._judged()
+        return self._finished(job) or (self._judged() if wait is None else self._queued(wait))
 
     def _note_pods(self) -> None:
         from lightkube.resources.core_v1 import Pod
@@ -94,7 +98,11 @@ class Following:
         found = [workers.read_worker(pod.to_dict()) for pod in self._client.list(Pod, labels={GANG: self._gang.name})]
         now = {worker.uid: worker for worker in found}
         for line in workers.changes(self._pods, now):
-            self._watch.note(line)
+            # Volcano gives the members of a gang in turn the reasons of each other, once a second.
+            if line not in self._waits:
+                self._watch.note(line)
+            if " waits: " in line:
+                self._waits.add(line)
         lost = [worker for uid, worker in self._pods.items() if worker.runs and not (uid in now and now[uid].runs)]
         self._together = self._together and not lost
         self._losses += [f"{worker} is lost: its pod is gone" for worker in lost if worker.uid not in now]
@@ -184,6 +192,21 @@ class Following:
             transcript.restarts = max(0, self._starts - 1)
         return why_failed(self._gang, condition, ended, self._losses, self._transcripts)
 
+    def _queued(self, wait: Wait) -> Outcome | None:
+        """Say why the gang waits; return its end where the queue can never let it go."""
+        if self._said.get("queue") != str(wait):
+            self._watch.note(str(wait))
+        self._said["queue"] = str(wait)
+        for clock in ("hopeless", "few", "apart"):  # one that Kueue has put back into its queue begins anew
+            self._since.pop(clock, None)
+        if self._lasts("in vain", wait.in_vain, self._gang.below_least_s):
+            told = f"could not start for {self._gang.below_least_s} s: it {wait}"
+            from lightkube.resources.batch_v1 import Job
+
+            discard(self._client, Job, self._gang.name)  # has no pods whose logs somebody might want
+            return self._ended(Problem(self._gang.name, told, "ask for less, or have the queue's quota raised"))
+        return None
+
     def _judged(self) -> Outcome | None:
         """Return the end of a gang that cannot get better, None where it can."""
         present = workers.newest(self._pods.values())
@@ -194,7 +217,8 @@ class Following:
             return self._give_up(Problem(self._gang.name, told, "see what each worker says"))
         if self._lasts("few", few, self._gang.below_least_s):
             had = f"had {len(running)} of at least {self._gang.least} workers"
-            told = f"{had} for {self._gang.below_least_s} s:\n{self._missing(present)}"
+            each = ", ".join(f"{value} {name}" for name, value in amounts_of(self._gang, 1).items())
+            told = f"{had} for {self._gang.below_least_s} s ({each} each):\n{self._missing(present)}"
             return self._give_up(Problem(self._gang.name, told, "make room for them, or lower workers"))
         ready = sum(worker.uid in self._ready for worker in running) >= self._gang.least
         if self._lasts("apart", ready and not few and not self._together, self._gang.rendezvous_s):

@@ -24,6 +24,7 @@ from infra.kubernetes.gang.jobs import patiently, read_job, remove_gang
 from infra.kubernetes.gang.logs import GangLogs
 from infra.kubernetes.gang.pod import FLOW_RUN, Space, folder
 from infra.kubernetes.gang.space import open_space
+from infra.kubernetes.kueue import NotInstalledError, has_queue
 from infra.kubernetes.objects import has
 
 if TYPE_CHECKING:
@@ -140,26 +141,21 @@ class KubernetesLauncher:
             UserError: it has not, or not the queue.
         """
         from httpx2 import HTTPStatusError
-        from lightkube.core.exceptions import ApiError
         from lightkube.generic_resource import create_namespaced_resource
 
         if isinstance(gang.scheduler, Plain):
             return
-        kueue = isinstance(gang.scheduler, Kueue)
         try:
-            if kueue:
-                queues = create_namespaced_resource("kueue.x-k8s.io", "v1beta1", "LocalQueue", "localqueues")
-                self._client.get(queues, gang.scheduler.queue)
+            if isinstance(gang.scheduler, Kueue):
+                if not has_queue(self._client, gang.scheduler.queue):
+                    what = f"namespace {self.space.namespace} has no LocalQueue {gang.scheduler.queue}"
+                    raise UserError(Problem("scheduler.queue", what, "make it, or name one that is there"))
             else:
                 groups = create_namespaced_resource("scheduling.volcano.sh", "v1beta1", "PodGroup", "podgroups")
                 list(self._client.list(groups, chunk_size=1))
-        except HTTPStatusError as error:
-            if status_code(error) != 404:
+        except (HTTPStatusError, NotInstalledError) as error:
+            if isinstance(error, HTTPStatusError) and status_code(error) != 404:
                 raise
-            # Of a kind that is not installed, the API server knows so little that it answers in plain text.
-            if kueue and isinstance(error, ApiError):
-                what = f"namespace {self.space.namespace} has no LocalQueue {gang.scheduler.queue}"
-                raise UserError(Problem("scheduler.queue", what, "make it, or name one that is there")) from None
             what = f"the cluster has no {gang.scheduler.kind}"
             raise UserError(Problem("scheduler.kind", what, _INSTALL[gang.scheduler.kind])) from None
 

@@ -19,6 +19,7 @@ from configs.ddp import Kueue
 from infra.ddp.agent import PASSING
 from infra.ddp.launch import Gang
 from infra.kubernetes.gang.pod import CONTAINER, GANG, PORT, Manifest, Space, labels, pod, total
+from infra.kubernetes.kueue import QUEUE
 
 RETRIED = (PASSING, 128 + signal.SIGKILL, 128 + signal.SIGTERM)
 """Exit codes of a worker that another pod in its place can do better with."""
@@ -26,7 +27,7 @@ RETRIED = (PASSING, 128 + signal.SIGKILL, 128 + signal.SIGTERM)
 
 def job(gang: Gang, space: Space) -> Manifest:
     """Return the Indexed Job: one pod a worker."""
-    queue = {"kueue.x-k8s.io/queue-name": gang.scheduler.queue} if isinstance(gang.scheduler, Kueue) else {}
+    queue = {QUEUE: gang.scheduler.queue} if isinstance(gang.scheduler, Kueue) else {}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",

@@ -99,7 +99,7 @@ def pod(gang: Gang, space: Space) -> Manifest:
 
 def total(gang: Gang) -> dict[str, str]:
     """Return what the least number of workers needs together."""
-    return _amounts(gang, gang.least)
+    return amounts_of(gang, gang.least)
 
 
 def _spec(gang: Gang, space: Space) -> Manifest:
@@ -127,7 +127,7 @@ def _spec(gang: Gang, space: Space) -> Manifest:
 
 
 def _worker(gang: Gang, space: Space) -> Manifest:
-    resources = _amounts(gang, 1)
+    resources = amounts_of(gang, 1)
     return {
         "name": CONTAINER,
         "image": space.image,
@@ -205,7 +205,8 @@ def _environment(gang: Gang, space: Space) -> dict[str, str]:
     return {**own, **({"MLOPS_CACHE": CACHE} if gang.data else {}), **ranks}
 
 
-def _amounts(gang: Gang, workers: int) -> dict[str, str]:
+def amounts_of(gang: Gang, workers: int) -> dict[str, str]:
+    """Return what so many workers need together, as Kubernetes writes it."""
     gpus = {"nvidia.com/gpu": str(gang.gpus * workers)} if gang.gpus else {}
     return {"cpu": f"{math.ceil(gang.cpu * workers * 1000)}m", "memory": bytes_text(gang.memory * workers), **gpus}
 

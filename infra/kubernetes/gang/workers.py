@@ -134,6 +134,8 @@ def _trouble(status: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[str, 
     """Return why a pod that is pending does not run, and whether waiting is in vain."""
     for condition in status.get("conditions") or ():
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            if condition.get("reason") == "Schedulable":  # as Volcano says it of a member of a gang
+                return "there is room for it, but not for as many of its gang as must start together", False
             return f"{condition.get('reason', 'Unschedulable')}: {condition.get('message', '')}".strip(), False
     initial = [item.get("state") or {} for item in status.get("initContainerStatuses") or ()]
     for waiting in ((item.get("waiting") or {}) for item in (*initial, state)):

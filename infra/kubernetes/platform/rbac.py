@@ -17,6 +17,7 @@ _RULES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("", "events", _LOOK),
     ("", "persistentvolumeclaims", ("get", "list")),
     ("", "resourcequotas", ("get", "list")),
+    ("kueue.x-k8s.io", "workloads", ("list",)),
     # Gangs whose run is gone are removed; of two supervisors one acts.
     ("", "services", ("get", "list", "delete")),
     ("coordination.k8s.io", "leases", ("get", "create", "update", "patch")),
@@ -30,6 +31,7 @@ _GANG_RULES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("", "events", _LOOK),
     ("scheduling.volcano.sh", "podgroups", ("create", "get", "list", "patch", "delete")),
     ("kueue.x-k8s.io", "localqueues", ("get",)),
+    ("kueue.x-k8s.io", "workloads", ("list",)),
 )
 _CLUSTER_RULES = (("", "nodes", _LOOK),)
 NODES, NODE_EVENTS = "nodes", "node-events"
