@@ -129,7 +129,7 @@ def _share_steps(
         before = ((storage.name, "storage"),)
     mount = Mount(
         source=f"//{share.place.host}/{share.place.share}",
-        where=_mount_point(site, share),
+        where=mount_point(site, share),
         user=share.account,
         password=password,
         domain=share.domain or share.place.domain,
@@ -224,7 +224,8 @@ def _registry_ca(registry: Registry, holds: SiteMachine | None, root: Path, home
         raise UserError(Problem(f"{SITE_FILE} registry.ca", what, "give the PEM file of the registry's CA")) from None
 
 
-def _mount_point(site: Site, share: SmbStorage) -> PurePosixPath:
+def mount_point(site: Site, share: SmbStorage) -> PurePosixPath:
+    """Return where the share is mounted on every worker."""
     on_cluster = site.cluster.share if site.cluster else None
     if isinstance(on_cluster, MountStorage):
         return PurePosixPath(on_cluster.path)

@@ -11,6 +11,7 @@ from infra.kubeadm.joining import FOLDER, read_token, token_command
 from infra.machines.commands import Command, File, Removal
 from infra.site.control_plane import BEGUN, KUBELET, MADE, foreign_node, ignored
 from infra.site.facts import Fact, Facts
+from infra.site.leaving import REMOVED
 from infra.site.modes import mode_fact, private_changes
 from infra.site.moved import NODE_IP, moved_kubelet
 from infra.site.reading import absent_changes, absent_fact, file_fact, unit_changes, unit_fact
@@ -45,6 +46,13 @@ def join_step(
     )
 
     def changes(facts: Facts) -> Iterator[Change]:
+        if facts[file_fact(REMOVED)].ok:
+            yield Change(
+                "be a node of the cluster",
+                "it was taken out",
+                by_hand=f"remove {machine} from the site's file, or let it in again: `mlops site add-worker {machine}`",
+            )
+            return
         begun, made = facts[file_fact(BEGUN)].ok, facts[file_fact(MADE)].ok
         if not made:
             if facts[_THERE].ok and not begun:
@@ -67,7 +75,7 @@ def join_step(
             )
 
     facts = (
-        *map(file_fact, (BEGUN, MADE)),
+        *map(file_fact, (BEGUN, MADE, REMOVED)),
         _THERE,
         absent_fact(JOIN),
         mode_fact(KUBELET_CONFIG),

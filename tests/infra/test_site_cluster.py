@@ -18,6 +18,7 @@ from infra.kubeadm.joining import read_token
 from infra.machines.commands import Command, File, Removal
 from infra.site.control_plane import ADMIN, BEGUN, CONFIGURATION, MADE, READY, control_plane_step
 from infra.site.facts import Fact, Reading
+from infra.site.leaving import REMOVED
 from infra.site.modes import mode_fact
 from infra.site.pod_network import pod_network_step
 from infra.site.reading import file_fact, unit_fact
@@ -195,3 +196,9 @@ def test_flannel_is_applied_when_the_cluster_has_another_one() -> None:
     assert found(step, {file: same, differs: Reading(0)}) == []
     (again,) = found(step, {file: same, differs: Reading(1, "-image: other\n")})
     assert again.diff == "-image: other\n"
+
+
+def test_a_worker_that_was_taken_out_does_not_join_again_by_itself() -> None:
+    (change,) = found(JOINING, {file_fact(REMOVED): Reading(0)})
+    assert change.actions == ()
+    assert "mlops site add-worker worker" in change.by_hand

@@ -1,0 +1,255 @@
+"""Workers in and out, a restore and a retirement as pure steps: what is there in, what is still to be done out."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from configs.problems import UserError
+from configs.site import Site, load_site
+from infra.machines.commands import Command, File, Removal
+from infra.site import leaving, restore
+from infra.site.control_plane import BEGUN, MADE, RESTORING
+from infra.site.facts import Fact, Reading
+from infra.site.leaving import REMOVED, delete_step, drain_step, leave_step, node_fact, ready_step, return_step
+from infra.site.life import add_worker_steps, remove_worker_steps, restore_steps
+from infra.site.reading import file_fact, unit_fact
+from infra.site.restore import refresh_step, restore_step
+from infra.site.retire import check_typed, retire_steps
+from infra.site.step import Change, Step
+
+CHECKOUT = Path(__file__).parents[2]
+RUNS = "LoadState=loaded\nUnitFileState=enabled\nActiveState=active\nNeedDaemonReload=no\nMarked=1\n"
+STOPPED = RUNS.replace("=enabled", "=disabled").replace("=active", "=inactive")
+GONE = Reading(1, 'Error from server (NotFound): nodes "worker" not found')
+AWAY = Reading(1, "The connection to the server was refused")
+KEYS = {f"etc/kubernetes/pki/{name}.{half}": name.encode() for name in restore.KEYS for half in ("crt", "key")}
+MEMBERS = {
+    **KEYS,
+    "etc/kubernetes/pki/sa.key": b"sa",
+    "etc/kubernetes/pki/sa.pub": b"sa",
+    "snapshot.db": b"y" * 7000000,
+}
+
+
+@pytest.fixture
+def thesis(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Site:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    return load_site(CHECKOUT / "configs/site-thesis.yaml")
+
+
+def found(step: Step, known: dict[Fact, Reading] | None = None) -> list[Change]:
+    known = known or {}
+    assert set(known) <= set(step.facts)
+    return list(step.changes({fact: known.get(fact, Reading(1, "")) for fact in step.facts}))
+
+
+def fact(step: Step, word: str) -> Fact:
+    return next(item for item in step.facts if word in " ".join(item.argv))
+
+
+def commands(changes: Iterable[Change]) -> str:
+    actions = [action for change in changes for action in change.actions]
+    return "\n".join(" ".join(action.argv) for action in actions if isinstance(action, Command))
+
+
+def test_a_worker_is_drained_of_what_can_go_elsewhere_and_only_once() -> None:
+    step = drain_step("master", "worker", timeout_s=20)
+    node, pods = node_fact("worker"), fact(step, "get pods")
+    running = Reading(0, "DaemonSet kube-system/proxy\nReplicaSet default/one\n default/bare\nNode kube-system/file\n")
+    (change,) = found(step, {node: Reading(0, ""), pods: running})
+    assert change.why == "2 pods run there: default/one, default/bare"
+    assert "worker --ignore-daemonsets --timeout=20s" in commands([change])
+    assert "--force" not in commands([change])
+    assert found(step, {node: Reading(0, "true"), pods: Reading(0, "DaemonSet kube-system/proxy\n")}) == []
+    (cordon,) = found(step, {node: Reading(0, ""), pods: Reading(0, "")})
+    assert cordon.why == "it takes new pods"
+    assert found(step, {node: GONE}) == []
+    (unknown,) = found(step, {node: AWAY})
+    assert unknown.by_hand
+    forced = drain_step("master", "worker", force=True)
+    assert "--force --delete-emptydir-data" in commands(found(forced, {node: Reading(0, "")}))
+
+
+def test_the_drain_tells_each_reason_once_and_ends_as_kubectl_did(tmp_path: Path) -> None:
+    kubectl = tmp_path / "kubectl"
+    kubectl.write_text("#!/bin/sh\nfor i in 1 2 3; do echo 'error when evicting pods/one: budget' >&2; done\nexit 7\n")
+    kubectl.chmod(0o755)
+    command = ["sh", "-c", leaving._DRAIN, "sh", "worker"]
+    path = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    done = subprocess.run(command, env=path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (7, "error when evicting pods/one: budget\n")
+
+
+def test_a_worker_that_leaves_is_marked_first_and_loses_its_credentials_last() -> None:
+    step = leave_step("worker")
+    kubelet = unit_fact("kubelet.service")
+    changes = found(
+        step, {kubelet: Reading(0, RUNS), fact(step, "tasks list"): Reading(0), file_fact(MADE): Reading(0)}
+    )
+    assert [change.what.split()[0] for change in changes] == ["mark", "end", "remove"]
+    assert changes[0].actions == (REMOVED,)
+    assert Removal(MADE.path) in changes[2].actions
+    assert "disable --now kubelet" in commands(changes)
+    left = {kubelet: Reading(0, STOPPED), file_fact(REMOVED): Reading(0)}
+    assert found(step, left) == []
+    # A site that is stopped only keeps them: it is to start again.
+    stopped = leave_step("worker", forget=False)
+    assert [item.what for item in found(stopped, {unit_fact("kubelet.service"): Reading(0, RUNS)})] == [
+        "end kubelet and containers"
+    ]
+    assert " reset" not in commands(changes)
+
+
+def test_a_node_is_deleted_where_the_api_server_has_it_and_not_where_it_says_nothing() -> None:
+    step = delete_step("master", "worker")
+    assert "delete node worker" in commands(found(step, {node_fact("worker"): Reading(0)}))
+    assert found(step, {node_fact("worker"): GONE}) == []
+    (unknown,) = found(step, {node_fact("worker"): AWAY})
+    assert unknown.by_hand
+
+
+def test_a_worker_comes_back_by_its_own_steps_and_is_waited_for(thesis: Site, tmp_path: Path) -> None:
+    steps = add_worker_steps(thesis, tmp_path, tmp_path / ".mlops", "worker")
+    names = [(step.machine, step.name) for step in steps]
+    assert {machine for machine, _ in names} <= {"worker", "master", "mainserver"}
+    assert ("worker", "return") in next(step for step in steps if step.name == "join").after
+    assert names[-1] == ("master", "ready worker")
+    assert found(return_step("worker"), {file_fact(REMOVED): Reading(0)})[0].actions == (Removal(REMOVED.path),)
+    ready = ready_step("master", "worker")
+    status = ready.facts[0]
+    (wait,) = found(ready, {status: Reading(0, "False container runtime network not ready")})
+    assert (wait.why, "--for=condition=Ready" in commands([wait])) == ("container runtime network not ready", True)
+    assert found(ready, {status: Reading(0, "True kubelet is ready"), node_fact("worker"): Reading(0)}) == []
+    (pods,) = found(ready, {status: Reading(0, "True kubelet is ready"), node_fact("worker"): Reading(0, "true")})
+    assert "uncordon worker" in commands([pods])
+
+
+def test_only_workers_of_the_file_come_and_go(thesis: Site, tmp_path: Path) -> None:
+    for name in ("master", "storage", "nobody"):
+        with pytest.raises(UserError, match=r"one of research, worker"):
+            remove_worker_steps(thesis, tmp_path, name)
+    assert [step.name for step in remove_worker_steps(thesis, tmp_path, "worker")] == [
+        "drain worker",
+        "leave",
+        "delete worker",
+    ]
+    assert [step.machine for step in remove_worker_steps(thesis, tmp_path, "worker", lost=True)] == ["master"]
+    none = load_site(CHECKOUT / "configs/site.yaml")
+    with pytest.raises(UserError):
+        remove_worker_steps(none, tmp_path, "worker")
+
+
+def restoring(*, replace: bool = False) -> Step:
+    return restore_step("master", "10.0.0.5", MEMBERS, (), (), replace=replace)
+
+
+def test_a_bare_machine_gets_snapshot_marker_keys_and_data_in_this_order() -> None:
+    sent, room, keys = found(restoring())
+    pieces = [action for action in sent.actions if isinstance(action, Command) and action.stdin]
+    assert len(pieces) == 3
+    assert room.actions[-1] == RESTORING
+    files = [action for action in keys.actions if isinstance(action, File)]
+    private = [file for file in files if file.path.suffix == ".key"]
+    assert [(file.mode, file.secret) for file in private] == [(0o600, True)] * 4
+    kinds = [action for action in keys.actions if not isinstance(action, File)]
+    assert [type(item) for item in kinds] == [Command, Removal, Removal]
+    assert keys.actions.index(BEGUN) > keys.actions.index(kinds[0])
+    assert Removal(RESTORING.path) in keys.actions
+    subprocess.run(["sh", "-n"], input=restore._RESTORE + restore._ASIDE, text=True, check=True)
+
+
+def test_a_living_cluster_and_what_is_there_are_not_touched() -> None:
+    step = restoring(replace=True)
+    (refused,) = found(step, {fact(step, "livez"): Reading(0, "ok")})
+    assert (refused.actions, "alive" in refused.why) == ((), True)
+    step = restoring()
+    there = {fact(step, "-d /etc"): Reading(0, "/var/lib/etcd/member\n")}
+    (refused,) = found(step, there)
+    assert (refused.actions, "--replace master" in refused.by_hand) == ((), True)
+    changes = found(restoring(replace=True), there)
+    assert "rm -rf /var/lib/etcd\n" not in commands(changes)
+    assert 'mv "$folder" "$folder.before-$now"' in commands(changes)
+
+
+def test_a_restore_that_was_cut_off_is_gone_on_with_and_a_whole_one_is_done() -> None:
+    step = restoring()
+    digest = hashlib.sha256(MEMBERS["snapshot.db"]).hexdigest()
+    half = {
+        fact(step, "mlops-restoring"): Reading(0),
+        fact(step, "-d /etc"): Reading(0, "/var/lib/etcd/member\n"),
+        fact(step, "sha256sum /var"): Reading(0, f"{digest}  x\n"),
+    }
+    (again,) = found(step, half)
+    assert again.why == "a restore was cut off"
+    whole = {fact(step, "mlops-restored"): Reading(0, f"600 root\nx  -\n{digest}\n"), fact(step, "livez"): Reading(0)}
+    assert found(step, whole) == []
+    # Once more, because it broke again: only by the name typed, and then though it is the same backup.
+    broken = {fact(step, "mlops-restored"): whole[fact(step, "mlops-restored")]}
+    assert found(step, broken) == []
+    step = restoring(replace=True)
+    assert found(step, {fact(step, "mlops-restored"): whole[fact(restoring(), "mlops-restored")]}) != []
+
+
+def test_a_worker_asks_anew_once() -> None:
+    step = refresh_step("worker", MEMBERS, ())
+    (change,) = found(step)
+    assert "systemctl restart kubelet" in commands([change])
+    assert found(step, {step.facts[0]: Reading(0)}) == []
+    subprocess.run(["sh", "-n"], input=restore._REFRESH, text=True, check=True)
+
+
+def test_no_cluster_is_made_where_a_restore_was_cut_off(thesis: Site, tmp_path: Path) -> None:
+    members = {f"cluster/{name}": data for name, data in MEMBERS.items()}
+    steps = restore_steps(thesis, tmp_path, tmp_path / ".mlops", members)
+    assert [step.name for step in steps if step.machine == "master"][-5:] == [
+        *("base", "runtime", "kubernetes", "restore", "control-plane")
+    ]
+    control_plane = next(step for step in steps if step.name == "control-plane")
+    assert ("master", "restore") in control_plane.after
+    assert [(step.machine, step.name) for step in steps[-2:]] == [("research", "refresh"), ("worker", "refresh")]
+    (change,) = found(control_plane, {file_fact(RESTORING): Reading(0)})
+    assert "mlops site restore" in change.by_hand
+    assert restore_steps(thesis, tmp_path, tmp_path / ".mlops", {"state/x": b""}) == []
+    with pytest.raises(UserError, match="type master"):
+        restore_steps(thesis, tmp_path, tmp_path / ".mlops", members, "worker")
+
+
+def test_a_retirement_keeps_all_data_unless_told(thesis: Site, tmp_path: Path) -> None:
+    steps = retire_steps(thesis, tmp_path)
+    everything = commands(change for step in steps for change in found(step, running(step)))
+    assert "rm -rf" not in everything
+    assert "kubeadm reset" not in everything
+    order = {(step.machine, step.name): step for step in steps}
+    assert ("master", "drain research") in order["research", "leave"].after
+    assert {("research", "leave"), ("worker", "leave")} <= set(order["master", "leave"].after)
+    assert ("master", "leave") in order["storage", "stop storage"].after
+    told = retire_steps(thesis, tmp_path, data=True, reset=True)
+    everything = commands(change for step in told for change in found(step, running(step)))
+    assert "rm -rf --one-file-system -- /srv/samba/sambashare" in everything
+    assert everything.count("kubeadm reset --force") == 3
+
+
+def running(step: Step) -> dict[Fact, Reading]:
+    """Readings of a machine where all that a step asks for is there and runs."""
+    answers = {item: Reading(0, RUNS if "systemctl show" in " ".join(item.argv) else "there\n") for item in step.facts}
+    return answers if step.name != "leave" else answers | {fact(step, "mlops-removed"): Reading(1)}
+
+
+def test_all_names_are_typed_before_anything_is_stopped(thesis: Site, tmp_path: Path) -> None:
+    names = ["research", "storage", "master", "registry", "worker"]
+    check_typed(thesis, tmp_path, names)
+    with pytest.raises(UserError) as caught:
+        check_typed(thesis, tmp_path, ["mainserver", *names[:3]])
+    assert [problem.where for problem in caught.value.problems] == [
+        *("machine registry", "machine worker", "name 'mainserver'")
+    ]
+
+
+def test_the_scripts_are_shell() -> None:
+    for script in (leaving._END, leaving._DRAIN, leaving._FORGET, restore._RESTORE, restore._ASIDE, restore._REFRESH):
+        subprocess.run(["sh", "-n"], input=script, text=True, check=True)
