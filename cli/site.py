@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.site_cluster import dashboard, smoke
+from cli.site_life import life
 
 if TYPE_CHECKING:
     from configs.site import Site
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from infra.site.step import Step
 
 site = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+site.add_typer(life)
 MachineOption = Annotated[list[str] | None, typer.Option("--machine", help="Only this machine; may be given again.")]
 VmArgument = Annotated[str, typer.Argument(help="A VM of configs/site.yaml.")]
 StepOption = Annotated[list[str] | None, typer.Option("--step", help="Only this step; may be given again.")]

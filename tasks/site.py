@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from prefect.artifacts import create_markdown_artifact
 
@@ -12,7 +14,7 @@ from configs.home import home_folder
 from configs.problems import Problem, UserError, printed_error
 from configs.site import SITE_FILE, load_site
 from infra.repository.code import find_root
-from infra.site.engine import Key, Outcome, State, problems_of
+from infra.site.engine import Key, Outcome, Report, State, problems_of
 from infra.site.report import site_markdown
 from infra.site.step import Step
 from tasks.verbs import log, say_errors_once, verb
@@ -121,19 +123,29 @@ def smoke() -> None:
         raise UserError(Problem("smoke run", f"\n{said}", "mlops diagnose; then again: mlops site smoke"))
 
 
-def _run(*, apply: bool, only_repairs: bool, keep: bool = False) -> dict[Key, Outcome]:
-    from infra.site.session import run_site
-
-    say_errors_once()
-    root = find_root(Path.cwd())
-    told = log()  # steps run in threads, which have no run of their own
+def report_to(told: logging.Logger | logging.LoggerAdapter[Any]) -> Report:
+    """Return what logs how steps end; steps run in threads, which have no run of their own."""
 
     def report(step: Step, state: State, detail: str) -> None:
         if state in (State.CHANGED, State.DIFFERS, State.FAILED, State.LEFT_OUT):
             told.info("%s: %s: %s %s", step.machine, step.name, state, detail)
 
+    return report
+
+
+def _run(*, apply: bool, only_repairs: bool, keep: bool = False) -> dict[Key, Outcome]:
+    from infra.site.session import run_site
+
+    say_errors_once()
+    root = find_root(Path.cwd())
     outcomes = run_site(
-        load_site(root / SITE_FILE), root, home_folder(root), report, apply=apply, only_repairs=only_repairs, keep=keep
+        load_site(root / SITE_FILE),
+        root,
+        home_folder(root),
+        report_to(log()),
+        apply=apply,
+        only_repairs=only_repairs,
+        keep=keep,
     )
     create_markdown_artifact(key=ARTIFACT, markdown=site_markdown(outcomes), description="Machines by steps")
     return outcomes

@@ -205,10 +205,10 @@ class LabMachine:
         """Change its network: ``ip ...`` there."""
         run("ip", "-n", _port(self.address), *words)
 
-    def run(self, *command: str) -> str:
+    def run(self, *command: str, timeout_s: float = 60) -> str:
         """Run a command as root there, past ssh and the code under test; returns its output."""
         ssh = ("ssh", "-F/dev/null", *_OPTIONS, "-i", str(self.key), f"admin@{self.address}")
-        return run(*ssh, "sudo", shlex.join(command))
+        return run(*ssh, "sudo", shlex.join(command), timeout=timeout_s)
 
 
 class Lab:
@@ -370,11 +370,6 @@ def _remove_control_groups(address: str) -> None:
 
 
 def _unplug(address: str) -> None:
-    # A machine that outlived the tests which started it would go on in a namespace without a name.
-    left = subprocess.run(["ip", "netns", "pids", _port(address)], check=False, capture_output=True, text=True)
-    for pid in left.stdout.split():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(int(pid), signal.SIGKILL)
     # The link first: with its namespace it would go as well, but some time later.
     subprocess.run(["ip", "link", "delete", _port(address)], check=False, capture_output=True)
     subprocess.run(["ip", "netns", "delete", _port(address)], check=False, capture_output=True)

@@ -45,7 +45,7 @@ def install(machine: LabMachine) -> None:
     apt = ("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-y", "--no-install-recommends", "install")
     machine.run("sh", "-c", "mkdir -p /etc/systemd/system && ln -s /dev/null /etc/systemd/system/etcd.service")
     machine.run("apt-get", "-q", "update")
-    machine.run(*apt, "etcd-server", "etcd-client", "openssl", "containerd")
+    machine.run(*apt, "etcd-server", "etcd-client", "openssl", "containerd", timeout_s=300)
     machine.run("sh", "-c", _CERTIFICATES, "sh", IMAGE)
     (machine.root / "etc/systemd/system/lab-etcd.service").write_text(_UNIT)
     machine.run("systemctl", "start", "lab-etcd")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
+import sys
 import tarfile
 import time
 from pathlib import Path
@@ -16,11 +18,14 @@ from lab_sites import LabSite
 from infra.age.files import AgeError, decrypt_by_identity
 from infra.age.keys import make_identity
 from infra.kubeadm.snapshots import SCRIPT, STORE, TIMER, TOOLS, UNIT
+from infra.site.backup import Closing, back_up
 from infra.site.engine import State
+from infra.site.restore_state import open_by, read_backup
 from infra.site.step import Step
 
 pytestmark = pytest.mark.machine
 KUBERNETES = "kubernetes: {version: 1.33.5, packages: system, snapshots: {every_hours: 1, keep: 3}}\n"
+CHECKOUT = Path(__file__).parents[2]
 VALUE = "a value of the cluster"
 
 
@@ -191,6 +196,60 @@ def test_the_timer_takes_them_and_an_old_one_is_told(site: LabSite) -> None:
     outcome = site.run(apply=False, steps=step(site))["master", "snapshots"]
     assert "the newest on this machine is of 2020-01-01" in outcome.changes[0].why
     assert site.run(apply=True, steps=step(site))["master", "snapshots"].state is State.CHANGED
+
+
+def test_a_backup_in_prefect_holds_a_fresh_snapshot_and_no_secret_is_told(site: LabSite) -> None:
+    master = site.machines["master"]
+    etcdctl(master, "put", "/registry/fresh", "written just before")
+    passphrase = site.root / "passphrase"
+    passphrase.touch(0o600)
+    passphrase.write_text("a passphrase for the tests\n")
+    subprocess.run(["git", "init", "--quiet", str(site.root)], check=True)
+    closing = Closing(passphrase="a passphrase for the tests")
+    outcomes, _ = back_up(site.site, site.root, site.home, site.root / "kept.age", closing, site.hear)
+    assert "encrypts its secrets by another key" in str(outcomes["master", "backup"].error)
+    assert not (site.root / "kept.age").exists()
+    key = (site.home / "site/encryption-key").read_text()
+    (master.root / "etc/kubernetes/encryption.yaml").write_text(key)
+    code, said = flow(site, "backup_site", "to='kept.age', passphrase_file='passphrase'")
+    assert (code, "Finished in state Completed()" in said) == (0, True), said
+    members, _ = read_backup(site.root / "kept.age", open_by(passphrase="a passphrase for the tests"))
+    assert b"written just before" in members["cluster/snapshot.db"]
+    assert members["state/encryption-key"].decode() == key
+    assert members["passwords/storage"] == (site.home / "share-password").read_bytes()
+    # Prefect knows what is in it by name only.
+    lines = {
+        name: data.decode().strip().splitlines() for name, data in members.items() if name.endswith(("key", "word"))
+    }
+    secrets = {text[len(text) // 2] for text in lines.values()} | {"a passphrase for the tests"}
+    told = said + "".join(
+        path.read_text(errors="replace") for path in (site.root / "prefect").rglob("*") if path.is_file()
+    )
+    assert "cluster/etc/kubernetes/pki/ca.key" in told
+    assert not [secret for secret in secrets if secret in told]
+
+
+def flow(site: LabSite, name: str, parameters: str) -> tuple[int, str]:
+    """Run a flow in a process, with a Prefect server of its own."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    environment |= {
+        "PYTHONPATH": str(CHECKOUT),
+        "PREFECT_HOME": str(site.root / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    }
+    command = [sys.executable, "-c", f"from flows.{name} import {name}; {name}({parameters})"]
+    done = subprocess.run(
+        command,
+        cwd=site.root,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout
 
 
 def test_the_machine_comes_back_with_its_timer(site: LabSite) -> None:

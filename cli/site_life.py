@@ -1,0 +1,134 @@
+"""``mlops site``: what happens to a site after it was provisioned. Passphrases are asked for, or in files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from configs.site import Site
+    from infra.site.backup import Closing
+    from infra.site.engine import Outcome
+    from infra.site.step import Step
+
+life = typer.Typer(rich_markup_mode=None)
+RecipientOption = Annotated[
+    list[str] | None, typer.Option("--recipient", help="Public key of age that may open it; may be given again.")
+]
+PassphraseOption = Annotated[
+    Path | None, typer.Option(help="File (0600) with the passphrase; left out, and no recipient: you are asked for it.")
+]
+
+
+@life.command()
+def backup(
+    file: Annotated[Path, typer.Argument(help="A new file, or a folder for one named by the time.")],
+    recipient: RecipientOption = None,
+    passphrase_file: PassphraseOption = None,
+) -> None:
+    """Write all that is needed to have the site again, encrypted, into one file."""
+    _back_up(_site(), file, _closing(recipient, passphrase_file))
+
+
+@life.command()
+def restore(
+    file: Annotated[Path, typer.Argument(help="Of `mlops site backup`.")],
+    passphrase_file: PassphraseOption = None,
+    identity_file: Annotated[
+        Path | None, typer.Option(help="File (0600) of age-keygen, where it was encrypted for a recipient.")
+    ] = None,
+    snapshot: Annotated[
+        Path | None, typer.Option(help="A newer snapshot, from the share's folder `backups`, instead of the backup's.")
+    ] = None,
+    replace: Annotated[
+        str, typer.Option(help="The control plane's name: what is left of a cluster there is moved aside.")
+    ] = "",
+) -> None:
+    """Bring back what this checkout has lost, and the cluster on a machine that has none; a living one is refused."""
+    from cli.console import console
+    from infra.site.backup import passphrase_in
+    from infra.site.life import restore_steps
+    from infra.site.restore_state import (
+        identity_in,
+        open_by,
+        read_backup,
+        restore_state,
+        wants_passphrase,
+        with_snapshot,
+    )
+
+    if identity_file is not None:
+        opener = open_by(identity=identity_in(identity_file))
+    elif passphrase_file is not None:
+        opener = open_by(passphrase=passphrase_in(passphrase_file))
+    elif wants_passphrase(file):
+        opener = open_by(passphrase=typer.prompt("Passphrase of the backup", hide_input=True))
+    else:
+        opener = open_by(identity=typer.prompt("Identity of age (AGE-SECRET-KEY-1...)", hide_input=True))
+    members, about = read_backup(file, opener)
+    if snapshot is not None:
+        members = with_snapshot(members, snapshot)
+    console.print(f"A backup of {about.get('made', '?')}, with {len(members)} files.")
+    for path in restore_state(members, Path.cwd(), _home()):
+        console.print(f"  {path} is there again")
+    steps = restore_steps(_site(), Path.cwd(), _home(), members, replace)
+    if steps:
+        _run(steps)
+    console.print("\nRestored. `mlops site plan` says what else differs.")
+
+
+def _closing(recipients: list[str] | None, passphrase_file: Path | None) -> Closing:
+    from infra.site.backup import Closing, passphrase_in
+
+    if recipients:
+        return Closing(tuple(recipients), passphrase_in(passphrase_file) if passphrase_file else "")
+    if passphrase_file is not None:
+        return Closing(passphrase=passphrase_in(passphrase_file))
+    asked = typer.prompt("Passphrase of the backup", hide_input=True, confirmation_prompt=True)
+    return Closing(passphrase=asked)
+
+
+def _back_up(described: Site, file: Path, closing: Closing) -> None:
+    from cli.console import console
+    from cli.site_table import live_site
+    from infra.site.backup import back_up, backup_step
+
+    step = backup_step(described, _home())
+    with live_site([step]) as table:
+        outcomes, members = back_up(described, Path.cwd(), _home(), file, closing, table.report)
+    _end(outcomes)
+    ((written,),) = (outcome.changes for outcome in outcomes.values())
+    console.print(f"\n{written.what.split(maxsplit=1)[1]}: {len(members)} files. Keep it, and its key, off the site.")
+
+
+def _run(steps: Sequence[Step]) -> None:
+    from cli.site_table import live_site
+    from infra.site.session import run_site
+
+    with live_site(steps) as table:
+        outcomes = run_site(_site(), Path.cwd(), _home(), table.report, apply=True, steps=steps)
+    _end(outcomes)
+
+
+def _end(outcomes: dict[tuple[str, str], Outcome]) -> None:
+    from configs.problems import UserError
+    from infra.site.engine import problems_of
+
+    problems = problems_of(outcomes)
+    if problems:
+        raise UserError(problems)
+
+
+def _site() -> Site:
+    from configs.site import SITE_FILE, load_site
+
+    return load_site(SITE_FILE)
+
+
+def _home() -> Path:
+    from configs.home import home_folder
+
+    return home_folder()

@@ -1,0 +1,94 @@
+"""What happens to a site after it was provisioned, from a flow. What opens a backup is in a file, never a parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from prefect.artifacts import create_markdown_artifact
+
+from configs.home import home_folder
+from configs.problems import Problem, UserError
+from configs.site import SITE_FILE, load_site
+from infra.repository.code import find_root
+from infra.site.engine import Key, Outcome, problems_of
+from infra.site.report import site_markdown
+from infra.site.step import Step
+from tasks.site import report_to
+from tasks.verbs import log, say_errors_once, verb
+
+
+@verb("back up site")
+def back_up(to: str, recipients: Sequence[str], passphrase_file: str) -> None:
+    """Write a backup, and say what is in it.
+
+    Args:
+        to: the new file. recipients: public keys of age; empty: the passphrase is in ``passphrase_file`` (0600).
+
+    Raises:
+        UserError: it cannot be taken, encrypted or written.
+    """
+    from infra.site import backup
+
+    say_errors_once()
+    root = find_root(Path.cwd())
+    passphrase = backup.passphrase_in(_path(root, passphrase_file)) if passphrase_file else ""
+    closing = backup.Closing(tuple(recipients), passphrase)
+    file = _path(root, to)
+    outcomes, members = backup.back_up(
+        load_site(root / SITE_FILE), root, home_folder(root), file, closing, report_to(log())
+    )
+    contents = "".join(f"- {name}, {len(data)} bytes\n" for name, data in members.items())
+    _publish("backup-site", outcomes, contents)
+
+
+@verb("restore site")
+def restore(file: str, passphrase_file: str, identity_file: str, snapshot: str, replace: str) -> None:
+    """Bring back what the checkout has lost, and the cluster.
+
+    Args:
+        file: the backup. passphrase_file, identity_file: one of them (0600) opens it.
+        snapshot: a newer one than the backup's, from the share; empty: the backup's own.
+        replace: the control plane's name, typed, where what is left of a cluster may be moved aside.
+
+    Raises:
+        UserError: it cannot be opened, does not fit what is there, or a step failed.
+    """
+    from infra.site.backup import passphrase_in
+    from infra.site.life import restore_steps
+    from infra.site.restore_state import identity_in, open_by, read_backup, restore_state, with_snapshot
+
+    say_errors_once()
+    if bool(passphrase_file) == bool(identity_file):
+        raise UserError(Problem("the backup", "is opened by one thing", "give `passphrase_file` or `identity_file`"))
+    root = find_root(Path.cwd())
+    if passphrase_file:
+        opener = open_by(passphrase=passphrase_in(_path(root, passphrase_file)))
+    else:
+        opener = open_by(identity=identity_in(_path(root, identity_file)))
+    members, _ = read_backup(_path(root, file), opener)
+    if snapshot:
+        members = with_snapshot(members, _path(root, snapshot))
+    for path in restore_state(members, root, home_folder(root)):
+        log().info("%s is there again", path)
+    _run(root, "restore-site", restore_steps(load_site(root / SITE_FILE), root, home_folder(root), members, replace))
+
+
+def _run(root: Path, artifact: str, steps: Sequence[Step]) -> None:
+    from infra.site.session import run_site
+
+    say_errors_once()
+    outcomes = run_site(load_site(root / SITE_FILE), root, home_folder(root), report_to(log()), apply=True, steps=steps)
+    _publish(artifact, outcomes)
+
+
+def _publish(artifact: str, outcomes: Mapping[Key, Outcome], more: str = "") -> None:
+    text = "\n".join(filter(None, (site_markdown(outcomes), more)))
+    create_markdown_artifact(key=artifact, markdown=text, description="Machines by steps")
+    problems = problems_of(outcomes)
+    if problems:
+        raise UserError(problems)
+
+
+def _path(root: Path, name: str) -> Path:
+    return root / Path(name).expanduser()
