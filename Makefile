@@ -34,8 +34,8 @@ TEST_PROCESSES ?= 2
 test: $(STAMP)
 	@python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
-# The drivers of VMs on VirtualBox 7 and libvirt themselves: as root, on Debian; both are downloaded once and kept in
-# ~/.cache/kubernetes-mlops. Guests are emulated: it takes a quarter of an hour.
+# The drivers of VMs on VirtualBox 7 and libvirt themselves, and a share between two whole Debian systems: as root, on
+# Debian; what is downloaded is kept in ~/.cache/kubernetes-mlops. Guests are emulated: it takes a quarter of an hour.
 test-hypervisors: $(STAMP)
 	@python -m pytest -m hypervisor -n $(TEST_PROCESSES) --dist loadfile tests/machines
 

@@ -14,7 +14,7 @@ NEEDED = ("systemd-nspawn", "mmdebstrap", "ip", "nsenter", "ssh", "ssh-keyscan",
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if "hypervisor" not in config.option.markexpr:
-        skip = pytest.mark.skip(reason="downloads VirtualBox and libvirt, and takes minutes: `make test-hypervisors`")
+        skip = pytest.mark.skip(reason="emulated machines and hypervisors take many minutes: `make test-hypervisors`")
         for item in items:
             if item.get_closest_marker("hypervisor"):
                 item.add_marker(skip)

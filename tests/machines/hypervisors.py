@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
+import httpx
 from lab import LabMachine
 from lab_vms import BRIDGE, open_host
 
@@ -21,6 +23,7 @@ from infra.vms.driver import Driver, Observed
 from infra.vms.ensure import pending_step, vm_step
 from infra.vms.machine import VirtualMachine
 
+BOOTS_S = 600
 IMAGE = PurePosixPath("/var/lib/mlops/images/cloud.img")
 
 
@@ -90,3 +93,17 @@ def hypervisor(folder: Path, layers: Sequence[Path], driver: Driver) -> Iterator
         there.run("mkdir", "-p", str(IMAGE.parent))
         with Machine(Login(there.name, there.address, "admin", 22, there.key), folder) as reached:
             yield Host(there, reached, driver, vm)
+
+
+def told_by_guest(host: Host) -> dict[str, str]:
+    """Return what the VM says of itself, over the host's bridge, at the address of its seed."""
+    deadline = time.monotonic() + BOOTS_S
+    while True:
+        try:
+            lines = httpx.get(f"http://{host.vm.address}/", timeout=5).text.splitlines()
+        except httpx.HTTPError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1)
+        else:
+            return dict(line.split(" ", 1) for line in lines)

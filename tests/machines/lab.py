@@ -370,6 +370,11 @@ def _remove_control_groups(address: str) -> None:
 
 
 def _unplug(address: str) -> None:
+    # A machine that outlived the tests which started it would go on in a namespace without a name.
+    left = subprocess.run(["ip", "netns", "pids", _port(address)], check=False, capture_output=True, text=True)
+    for pid in left.stdout.split():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
     # The link first: with its namespace it would go as well, but some time later.
     subprocess.run(["ip", "link", "delete", _port(address)], check=False, capture_output=True)
     subprocess.run(["ip", "netns", "delete", _port(address)], check=False, capture_output=True)

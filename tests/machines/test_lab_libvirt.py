@@ -6,9 +6,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
-import httpx
 import pytest
-from hypervisors import IMAGE, Host, hypervisor
+from hypervisors import IMAGE, Host, hypervisor, told_by_guest
 from lab import LabError, run
 from lab_vms import host_layers
 from small_guest import small_guest
@@ -21,7 +20,6 @@ from infra.vms.seed import PACKAGES as SEED_PACKAGES
 from infra.vms.seed import seed_actions
 
 pytestmark = [pytest.mark.machine, pytest.mark.hypervisor]
-BOOTS_S = 600
 # A container has no control groups and no security labels to give away.
 CONFIGURATION = 'cgroup_controllers = []\nnamespaces = []\nsecurity_driver = "none"\n'
 
@@ -49,20 +47,6 @@ def spare(host: Host) -> Iterator[Host]:
 
 def virsh(host: Host, *words: str) -> str:
     return host.there.run("virsh", "--quiet", "--connect", "qemu:///system", *words).strip()
-
-
-def told_by_guest(host: Host) -> dict[str, str]:
-    """Return what the VM says of itself, over the host's bridge, at the address of its seed."""
-    deadline = time.monotonic() + BOOTS_S
-    while True:
-        try:
-            lines = httpx.get(f"http://{host.vm.address}/", timeout=5).text.splitlines()
-        except httpx.HTTPError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(1)
-        else:
-            return dict(line.split(" ", 1) for line in lines)
 
 
 def test_a_vm_is_made_and_boots_and_a_second_run_does_nothing(host: Host) -> None:
