@@ -45,7 +45,7 @@ class Server:
     def run(self, *command: str, given: str = "") -> str:
         """Run a command in their network."""
         words = ("nsenter", f"--net=/run/netns/{SPACE}", *command)
-        done = subprocess.run(words, input=given, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(words, input=given, capture_output=True, text=True, check=False, timeout=300)
         if done.returncode:
             raise RuntimeError(done.stdout + done.stderr)
         return done.stdout

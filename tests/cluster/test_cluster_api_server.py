@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import subprocess
 import time
 from collections.abc import Iterator
 from ipaddress import IPv4Network
@@ -12,7 +13,7 @@ import pytest
 import yaml
 from api_server import ADDRESS, Server, open_server
 
-from infra.kubeadm.configuration import AUDIT_LOG, Cluster, join_configuration
+from infra.kubeadm.configuration import AUDIT_LOG, ENCRYPTION, Cluster, join_configuration
 from infra.kubeadm.flannel import NAMESPACE, flannel_manifest
 from infra.kubeadm.joining import read_token, token_command
 
@@ -71,6 +72,7 @@ def test_who_joins_finds_the_control_plane_by_a_token_of_minutes_and_its_ca(serv
     server.run(*phase, "--config", "/kubeadm.yaml", "--kubeconfig", config)
     command = token_command("worker", PurePosixPath(server.root / "etc/kubernetes"))
     token, digest = read_token(server.run(*command.argv))
+    assert token.partition(".")[2] not in " ".join(command.argv)
     listed = next(line for line in server.run(*kubeadm_token(server), "list").splitlines() if line.startswith(token))
     assert listed.split()[1] in ("14m", "15m")
     assert "join of worker" in listed
@@ -90,9 +92,27 @@ def test_who_joins_finds_the_control_plane_by_a_token_of_minutes_and_its_ca(serv
             if time.monotonic() > deadline:
                 raise
             time.sleep(1)
+    # Its secret half is nowhere on the control plane: not in the audit log, and in etcd it is encrypted.
+    assert holders(server.root, token.partition(".")[2]) == set()
+    assert holders(server.root, token.partition(".")[0])  # the half that is its name is found by the same search
     path.write_text(join_configuration(cluster, "worker", "192.168.10.101", token, "sha256:" + "0" * 64))
     with pytest.raises(RuntimeError, match="none of the public keys"):
         server.run(*discover)
+
+
+def holders(root: Path, secret: str) -> set[str]:
+    """The files below a folder that hold a secret."""
+    search = ["grep", "-rlaF", "--devices=skip", "-f", "-", str(root)]
+    found = subprocess.run(search, input=secret, capture_output=True, text=True, check=False).stdout
+    return {line.removeprefix(str(root)) for line in found.splitlines()}
+
+
+def test_the_key_of_secrets_is_in_its_file_alone(server: Server) -> None:
+    text = (server.root / str(ENCRYPTION).lstrip("/")).read_text()
+    key = yaml.safe_load(text)["resources"][0]["providers"][0]["secretbox"]["keys"][0]["secret"]
+    write_down(server, "Secret", "three", "canary-51aa")
+    assert holders(server.root, key) == {str(ENCRYPTION)}
+    assert holders(server.root, "canary-51aa") == set()
 
 
 def kubeadm_token(server: Server) -> tuple[str, ...]:
