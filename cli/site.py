@@ -94,6 +94,28 @@ def trust(
 
 
 @site.command()
+def bundle(
+    name: Annotated[str, typer.Argument(metavar="MACHINE", help="One with a network, of the others' release.")],
+    output: Annotated[Path, typer.Option(help="The archive.")] = Path("site-packages.tar"),
+    package: Annotated[list[str] | None, typer.Option(help="One more; may be given again.")] = None,
+    *,
+    community: Annotated[
+        bool, typer.Option(help="Kubernetes from its own repository, not the machine's sources.")
+    ] = True,
+) -> None:
+    """Make one archive of all packages that the steps install, for `packages: {bundle: FILE}`; changes no machine."""
+    from cli.console import console
+    from configs.home import home_folder
+    from configs.site import SITE_FILE
+    from infra.site.bundling import make_bundle
+
+    with console.status(f"{name} fetches packages"):
+        count = make_bundle(_site(), Path.cwd(), home_folder(), name, output, package or (), community=community)
+    size = output.stat().st_size / 1e6
+    console.print(f"{output}: {count} packages, {size:.0f} MB. In {SITE_FILE}: packages: {{bundle: {output}}}")
+
+
+@site.command()
 def images() -> None:
     """Images of the cluster, a line each: from where, and to where in the mirror that kubernetes.images names."""
     from configs.home import home_folder

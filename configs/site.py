@@ -13,6 +13,7 @@ from configs.image import ImageBuild
 from configs.kubernetes import Kubernetes, kubernetes_mistakes
 from configs.loading import Mistake, Section, load_model
 from configs.machines import Host, Hostname, Network, Vm, VmImage, machine_mistakes
+from configs.packages import Packages, package_mistakes
 from configs.registry import Registry
 from configs.services import service_mistakes
 from configs.storage import Storage
@@ -28,6 +29,7 @@ class Site(Section):
     registry: Registry | None = None
     image: ImageBuild = ImageBuild()
     network: Network | None = None
+    packages: Packages | None = None
     kubernetes: Kubernetes | None = None
     vm_image: VmImage | None = None
     hosts: dict[Hostname, Host] = Field(default_factory=dict)
@@ -36,7 +38,12 @@ class Site(Section):
     @classmethod
     def mistakes(cls, values: Mapping[str, Any]) -> Iterable[Mistake]:
         """Return what is wrong between the machines, and between them and what they serve."""
-        return (*machine_mistakes(values), *service_mistakes(values), *kubernetes_mistakes(values))
+        return (
+            *machine_mistakes(values),
+            *service_mistakes(values),
+            *kubernetes_mistakes(values),
+            *package_mistakes(values),
+        )
 
 
 def load_site(path: str | Path) -> Site:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 
 @dataclass(frozen=True)
@@ -43,3 +43,16 @@ class Removal:
     """A file of root that must not be there; that it is gone already is no error."""
 
     path: PurePosixPath
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file of ours, however large, for a machine: mode 0600, of root.
+
+    Attributes:
+        local: here. digest: its SHA-256; the file there is whole by it, or not there.
+    """
+
+    path: PurePosixPath
+    local: Path
+    digest: str

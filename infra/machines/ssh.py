@@ -17,17 +17,18 @@ from types import TracebackType
 from typing import Self
 
 from configs.problems import Problem
-from infra.machines.commands import Command, File, Removal
+from infra.machines.commands import Command, File, Removal, Upload
 from infra.machines.exchange import Outcome, exchange
 from infra.machines.host_keys import host_key_error, known_hosts
 from infra.machines.sockets import SocketFolder
+from infra.machines.transfer import TransferError, receive, send
 from infra.machines.trouble import (
     ConnectionLost,
     Login,
     MachineError,
     command_words,
     connection_error,
-    last_lines,
+    failure,
     no_key,
     not_root,
 )
@@ -91,9 +92,8 @@ class Machine:
         outcome = self._exchange(command.argv, command.stdin.encode(), command.timeout_s, on_line)
         done = self._done(outcome, command.argv, command.timeout_s)
         if done.status not in command.accepted:
-            said = last_lines(done.stdout + done.stderr)
-            what = f"`{command_words(command.argv)}` ended with {done.status}{said}"
-            raise MachineError(Problem(self.login.name, what, "mend what it says, and run it again"))
+            what = f"`{command_words(command.argv)}` ended with {done.status}"
+            raise failure(self.login, what, done.stdout + done.stderr)
         return done
 
     def script(self, text: str, timeout_s: float = 120) -> Done:
@@ -105,8 +105,23 @@ class Machine:
         argv = ("sh", "-c", _WRITE, "sh", str(file.path), f"{file.mode:04o}", file.group)
         done = self._done(self._exchange(argv, file.text.encode(), WRITE_S), argv, WRITE_S)
         if done.status:
-            what = f"{file.path} cannot be written{last_lines(done.stdout + done.stderr)}"
-            raise MachineError(Problem(self.login.name, what, "mend what it says, and run it again"))
+            raise failure(self.login, f"{file.path} cannot be written", done.stdout + done.stderr)
+
+    def upload(self, upload: Upload) -> None:
+        """Write a file of ours there, whole or not at all."""
+        self.run(Command(("true",)))  # tells what keeps us out, and leaves the connection that is used now
+        try:
+            send((*self._ssh, self.login.address), self._root, upload.local, upload.path, upload.digest)
+        except TransferError as error:
+            raise failure(self.login, f"{upload.path} cannot be written", str(error)) from None
+
+    def download(self, path: PurePosixPath, local: Path, digest: str) -> None:
+        """Write a file from there to ``local``; ``digest``: its SHA-256."""
+        self.run(Command(("true",)))
+        try:
+            receive((*self._ssh, self.login.address), self._root, path, local, digest)
+        except TransferError as error:
+            raise failure(self.login, f"{path} cannot be read", str(error)) from None
 
     def remove(self, removal: Removal) -> None:
         """Remove a file; that it is gone already is no error."""
@@ -118,8 +133,7 @@ class Machine:
         outcome = self._exchange(argv, b"", WRITE_S)
         done = self._done(outcome, argv, WRITE_S)
         if done.status not in (0, _ABSENT):
-            what = f"{path} cannot be read{last_lines(done.stderr)}"
-            raise MachineError(Problem(self.login.name, what, "mend what it says, and run it again"))
+            raise failure(self.login, f"{path} cannot be read", done.stderr)
         return None if done.status else outcome.stdout
 
     def wait_until_reachable(self, timeout_s: float, on_wait: Callable[[str], None] = lambda why: None) -> None:
@@ -151,6 +165,10 @@ class Machine:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+    @property
+    def _root(self) -> tuple[str, ...]:
+        return () if self.login.user == "root" else ("sudo", "-n")
 
     def _words(self) -> tuple[str, ...]:
         options = {
@@ -187,8 +205,7 @@ class Machine:
         # Without its private half, that of an agent may be meant.
         if not self.login.key.exists() and not self.login.key.with_name(f"{self.login.key.name}.pub").exists():
             raise no_key(self.login)
-        root = () if self.login.user == "root" else ("sudo", "-n")
-        return exchange((*self._ssh, self.login.address), root, argv, given, timeout_s, on_line)
+        return exchange((*self._ssh, self.login.address), self._root, argv, given, timeout_s, on_line)
 
     def _done(self, outcome: Outcome, argv: tuple[str, ...], timeout_s: float) -> Done:
         if outcome.status is None:

@@ -11,6 +11,8 @@ from configs.problems import Problem, UserError
 
 LINES_SHOWN = 20
 _WORDS_SHOWN = 200
+# What the C library says, and apt before it begins.
+_FULL = ("No space left on device", "don't have enough free space", "Disk quota exceeded")
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,15 @@ def connection_error(login: Login, said: str) -> MachineError:
     told = said.strip().splitlines()
     remedy = "see whether `ssh` gets there by hand"
     return ConnectionLost(Problem(login.name, f"ssh cannot connect: {told[-1] if told else 'no reason'}", remedy))
+
+
+def failure(login: Login, what: str, said: str) -> MachineError:
+    """Return that something was done there and did not succeed, by what it ``said``; a full disk is told as one."""
+    full = next((line.strip() for line in said.splitlines() if any(words in line for words in _FULL)), "")
+    if full:
+        remedy = "make room (`df -h`, `du -xh / | sort -h | tail`) or give it a larger disk, and run it again"
+        return MachineError(Problem(login.name, f"has no room left on its disk: {what}: {full}", remedy))
+    return MachineError(Problem(login.name, f"{what}{last_lines(said)}", "mend what it says, and run it again"))
 
 
 def no_key(login: Login) -> MachineError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from configs.problems import Problem, UserError
-from infra.machines.commands import Command, File
+from infra.machines.commands import Command, File, Upload
 from infra.site.reach import Reachable
 from infra.site.step import Action, Change, Relay, Step
 
@@ -22,6 +22,8 @@ def act(action: Action, machine: Reachable, machines: Mapping[str, Reachable], o
         machine.run(action, on_line=on_line)
     elif isinstance(action, File):
         machine.write(action)
+    elif isinstance(action, Upload):
+        machine.upload(action)
     elif isinstance(action, Relay):
         # Without its lines: what is handed on may be secret.
         said = machines[action.machine].run(action.command).stdout

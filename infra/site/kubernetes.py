@@ -25,8 +25,8 @@ def kubernetes_step(machine: str, wanted: Kubernetes, after: tuple[tuple[str, st
 
     A node's version is changed by an upgrade alone, after the control plane's: kubelet must not be the newer one.
     """
-    repository = _repository(wanted.version)
-    sources = File(_SOURCES, _sources_text(repository))
+    place = repository(wanted.version)
+    sources = File(_SOURCES, _sources_text(place))
     community = wanted.packages == "community"
     key = Fact(("grep", "--quiet", "BEGIN PGP PUBLIC KEY BLOCK", str(KEYRING)))
     installed = packages_fact(PACKAGES)
@@ -46,7 +46,7 @@ def kubernetes_step(machine: str, wanted: Kubernetes, after: tuple[tuple[str, st
             yield Change(
                 f"write {KEYRING}",
                 "the key of Kubernetes' packages is not there",
-                fetch_key(KEYRING, f"{repository}Release.key"),
+                fetch_key(KEYRING, f"{place}Release.key"),
             )
         if community:
             yield from file_changes(sources, facts)
@@ -68,16 +68,17 @@ def _release(version: str) -> str:
     return version.rpartition(":")[2].partition("-")[0]
 
 
-def _repository(version: str) -> str:
+def repository(version: str) -> str:
+    """Return the project's own repository of packages, with a slash at its end; its key is ``Release.key`` there."""
     minor = version.rpartition(".")[0]
     return f"https://pkgs.k8s.io/core:/stable:/v{minor}/deb/"
 
 
-def _sources_text(repository: str) -> str:
+def _sources_text(place: str) -> str:
     return f"""\
 # Rendered for this site: changes here are lost.
 Types: deb
-URIs: {repository}
+URIs: {place}
 Suites: /
 Signed-By: {KEYRING}
 """

@@ -27,6 +27,7 @@ from infra.site.inventory import SiteMachine, holder, machines_of, site_folder
 from infra.site.kubernetes import kubernetes_step
 from infra.site.mounts import mount_step
 from infra.site.node import node_step
+from infra.site.packages import PackageSources, package_sources, packages_step
 from infra.site.passwords import find_or_make_key, find_or_make_password
 from infra.site.pod_network import named_network_step, pod_network_step
 from infra.site.registry import RegistryServer, registry_step
@@ -63,7 +64,8 @@ def site_steps(site: Site, root: Path, home: Path) -> list[Step]:
         names[site.kubernetes.endpoint] = control_plane.address
     # A VM is made before it can be asked for anything.
     ready = {step.machine: ((step.machine, step.name),) for step in made if step.name == "ready"}
-    steps = made + [base_step(name, names, ready.get(name, ())) for name in machines]
+    sources = package_sources(site.packages, root) if site.packages else None
+    steps = made + [step for name in machines for step in _first_steps(name, names, sources, ready.get(name, ()))]
     storage, registry = holder(machines, "storage"), holder(machines, "registry")
     if isinstance(site.storage, SmbStorage) and (storage or any("worker" in item.roles for item in machines.values())):
         steps += _share_steps(site, site.storage, storage, machines, root, home)
@@ -105,6 +107,16 @@ def select(steps: Sequence[Step], machines: Sequence[str], names: Sequence[str])
     if problems:
         raise UserError(problems)
     return [step for step in steps if (not machines or step.machine in machines) and (not names or step.name in names)]
+
+
+def _first_steps(
+    machine: str, names: dict[str, str], sources: PackageSources | None, after: tuple[tuple[str, str], ...]
+) -> Iterator[Step]:
+    if sources is not None:
+        step = packages_step(machine, sources, after)
+        yield step
+        after = ((machine, step.name),)
+    yield base_step(machine, names, after)
 
 
 def _share_steps(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from infra.machines.commands import Command, File, Removal
+from infra.machines.commands import Command, File, Removal, Upload
 from infra.site.facts import Fact, Facts
 
 
@@ -27,7 +27,7 @@ class Relay:
     then: Callable[[str], tuple[Action, ...]]
 
 
-Action = Command | File | Removal | Relay
+Action = Command | File | Upload | Removal | Relay
 
 
 @dataclass(frozen=True)

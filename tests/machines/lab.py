@@ -24,7 +24,7 @@ RELEASE = "bookworm"
 SYSTEM = ("systemd", "systemd-sysv", "libpam-systemd", "dbus", "openssh-server", "sudo", "ca-certificates")
 SYSTEM += ("iproute2", "procps", "apt-utils")
 OFFERED = ("samba", "smbclient", "docker-registry", "apache2-utils", "curl", "nftables", "cifs-utils", "containerd")
-OFFERED += ("conntrack", "ethtool", "iptables", "kmod", "socat")
+OFFERED += ("conntrack", "ethtool", "iptables", "kmod", "socat", "chrony")
 OFFERED += ("age", "etcd-client", "etcd-server", "openssl")
 SLOTS = 8
 _OPTIONS = ("-oBatchMode=yes", "-oConnectTimeout=5", "-oStrictHostKeyChecking=no", "-oLogLevel=ERROR")
@@ -33,7 +33,10 @@ _HOOK = """\
 set -e
 cp /etc/resolv.conf "$1/etc/resolv.conf"
 mkdir "$1/repo"
-chroot "$1" apt-get install -qq -y --no-install-recommends --download-only {packages}
+# As for a system that has nothing yet: what the machines have already is offered, too, as in any Debian archive.
+: >"$1/tmp/status"
+chroot "$1" apt-get install -qq -y --no-install-recommends --download-only -o Dir::State::status=/tmp/status {packages}
+rm "$1/tmp/status"
 mv "$1"/var/cache/apt/archives/*.deb "$1/repo/"
 chroot "$1" sh -c 'cd /repo && apt-ftparchive packages . >Packages'
 rm -rf "$1"/etc/apt/sources.list.d/* "$1"/var/lib/apt/lists/* "$1"/etc/ssh/ssh_host_*
@@ -123,6 +126,11 @@ class LabMachine:
     @property
     def root(self) -> Path:
         return self.folder / "root"
+
+    @property
+    def disk(self) -> Path:
+        """What holds all that it writes."""
+        return self.folder / "disk"
 
     @property
     def console(self) -> str:
@@ -229,10 +237,18 @@ class Lab:
         run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key))
 
     def add(
-        self, *names: str, nodes: Container[str] = (), shared: Mapping[str, Path] | None = None
+        self,
+        *names: str,
+        nodes: Container[str] = (),
+        shared: Mapping[str, Path] | None = None,
+        disk_mb: int | None = None,
     ) -> list[LabMachine]:
-        """Make machines, start them side by side, and wait until they answer; see :class:`LabMachine`."""
-        made = [self._make(name) for name in names]
+        """Make machines, start them side by side, and wait until they answer; see :class:`LabMachine`.
+
+        Args:
+            disk_mb: what they can write before their disk is full; None: as much as this machine has.
+        """
+        made = [self._make(name, disk_mb) for name in names]
         for machine in made:
             machine.node, machine.shared = machine.name in nodes, dict(shared or {})
             if machine.node:
@@ -257,15 +273,19 @@ class Lab:
         """End all machines, whatever state they are in."""
         for machine in self.machines.values():
             machine.cut_power()
-            subprocess.run(["umount", "--lazy", str(machine.root)], check=False, capture_output=True)
+            for mounted in (machine.root, machine.disk):
+                subprocess.run(["umount", "--lazy", str(mounted)], check=False, capture_output=True)
             _unplug(machine.address)
             _remove_control_groups(machine.address)
         subprocess.run(["ip", "link", "delete", self.bridge], check=False, capture_output=True)
 
-    def _make(self, name: str) -> LabMachine:
+    def _make(self, name: str, disk_mb: int | None) -> LabMachine:
         address = f"{self.network}.{len(self.machines) + 11}"
         machine = self.machines[name] = LabMachine(name, address, self.folder / name, self.key)
-        upper, work = machine.folder / "upper", machine.folder / "work"
+        upper, work = machine.disk / "upper", machine.disk / "work"
+        machine.disk.mkdir(parents=True)
+        if disk_mb is not None:
+            run("mount", "-t", "tmpfs", "-o", f"size={disk_mb}m", "tmpfs", str(machine.disk))
         for made in (upper, work, machine.root):
             made.mkdir(parents=True)
         layers = f"lowerdir={self._base},upperdir={upper},workdir={work}"

@@ -39,15 +39,22 @@ class LabSite:
     """Machines ``storage``, ``registry`` and nodes of a lab, and the checkout ``root`` whose site they are.
 
     Args:
-        nodes: more machines, by name, with their roles. more: sections of the site's file.
+        nodes: more machines, by name, with their roles. more: sections of the site's file. disk_mb: as for the lab.
     """
 
-    def __init__(self, lab: Lab, root: Path, nodes: Mapping[str, str] | None = None, more: str = "") -> None:
+    def __init__(
+        self,
+        lab: Lab,
+        root: Path,
+        nodes: Mapping[str, str] | None = None,
+        more: str = "",
+        disk_mb: int | None = None,
+    ) -> None:
         self.root = root
         self.home = root / ".mlops"
         nodes = nodes or {}
         names = ("storage", "registry", *nodes)
-        self.machines = dict(zip(names, lab.add(*names), strict=True))
+        self.machines = dict(zip(names, lab.add(*names, disk_mb=disk_mb), strict=True))
         text = FILE.format(
             storage=self.machines["storage"].address,
             registry=self.machines["registry"].address,

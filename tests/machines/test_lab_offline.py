@@ -1,0 +1,93 @@
+"""A machine without any package source but a bundle that another one has made."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+from lab import Lab, LabMachine
+from lab_sites import LabSite
+
+from infra.site.bundle import PLACE
+from infra.site.engine import Key, Outcome, State
+from infra.site.packages import BUNDLE
+
+pytestmark = pytest.mark.machine
+CHECKOUT = Path(__file__).parents[2]
+SOURCES = "deb http://192.0.2.1/debian bookworm main\n"
+"""An address where nobody ever answers."""
+
+
+@pytest.fixture(scope="module")
+def site(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> LabSite:
+    """Machine ``registry`` has Debian's packages, ``storage`` has none, and no network that leads to any."""
+    made = LabSite(lab, tmp_path_factory.mktemp("checkout"))
+    offline = made.machines["storage"]
+    offline.run("rm", "-r", "/repo")
+    (offline.root / "etc/apt/sources.list").write_text(SOURCES)
+    return made
+
+
+def bundle(site: LabSite, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "MLOPS_HOME": str(site.home), "NO_COLOR": "1"}
+    command = (sys.executable, "-m", "cli", "site", "bundle", "registry", "--no-community", *words)
+    return subprocess.run(
+        command, cwd=site.root, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def apply(site: LabSite, machine: str = "storage") -> dict[Key, Outcome]:
+    # But health: what a busy host's containers start with is no matter of packages.
+    wanted = [step for step in site.steps() if step.machine == machine and step.name != "health"]
+    return site.run(apply=True, steps=wanted)
+
+
+def fits(outcomes: dict[Key, Outcome]) -> bool:
+    assert {key: item.error for key, item in outcomes.items() if item.error} == {}
+    return {item.state for item in outcomes.values()} == {State.FITS}
+
+
+def stamp(machine: LabMachine) -> float:
+    return (machine.root / str(BUNDLE / "digest").lstrip("/")).stat().st_mtime
+
+
+def test_a_bundle_is_made_and_leaves_nothing_on_the_machine_that_made_it(site: LabSite) -> None:
+    done = bundle(site)
+    assert done.returncode == 0, done.stdout + done.stderr
+    path = site.root / "site-packages.tar"
+    with tarfile.open(path) as archive:
+        names = archive.getnames()
+        release = archive.extractfile("release")
+        assert release is not None
+        assert release.read().decode().split()[:2] == ["debian", "bookworm"]
+    for package in ("samba_", "docker-registry_", "chrony_", "libc6_"):
+        assert any(name.startswith(package) for name in names), package
+    maker = site.machines["registry"].root
+    assert not (maker / str(PLACE).lstrip("/")).exists()
+    assert "samba" not in site.machines["registry"].run("dpkg-query", "--show", "--showformat", "${Package} ")
+    # The same packages are the same file: machines that have it are not given it again.
+    first = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert bundle(site).returncode == 0
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == first
+
+
+def test_a_machine_is_provisioned_by_the_bundle_alone(site: LabSite) -> None:
+    offline = site.machines["storage"]
+    site.file.write_text(
+        site.file.read_text().replace("hosts:\n", "packages: {bundle: site-packages.tar}\nhosts:\n", 1)
+    )
+    outcomes = apply(site)
+    assert not fits(outcomes)
+    assert "carry site-packages.tar there" in [change.what for change in outcomes["storage", "packages"].changes]
+    assert offline.run("systemctl", "is-active", "smbd").strip() == "active"
+    assert f"file:{BUNDLE}" in offline.run("apt-cache", "policy", "samba")
+    carried = stamp(offline)
+    assert fits(apply(site))
+    assert stamp(offline) == carried
+    # Its own sources are as they were, for the day when it has a network.
+    assert (offline.root / "etc/apt/sources.list").read_text() == SOURCES
