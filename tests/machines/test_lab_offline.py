@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -14,7 +15,7 @@ from lab import Lab, LabMachine
 from lab_sites import LabSite
 
 from infra.site.bundle import PLACE
-from infra.site.engine import Key, Outcome, State
+from infra.site.engine import Key, Outcome, State, problems_of
 from infra.site.packages import BUNDLE
 
 pytestmark = pytest.mark.machine
@@ -50,6 +51,12 @@ def apply(site: LabSite, machine: str = "storage") -> dict[Key, Outcome]:
 def fits(outcomes: dict[Key, Outcome]) -> bool:
     assert {key: item.error for key, item in outcomes.items() if item.error} == {}
     return {item.state for item in outcomes.values()} == {State.FITS}
+
+
+def pack(folder: Path, path: Path) -> None:
+    with tarfile.open(path, "w") as archive:
+        for item in sorted(folder.iterdir()):
+            archive.add(item, item.name)
 
 
 def stamp(machine: LabMachine) -> float:
@@ -91,3 +98,44 @@ def test_a_machine_is_provisioned_by_the_bundle_alone(site: LabSite) -> None:
     assert stamp(offline) == carried
     # Its own sources are as they were, for the day when it has a network.
     assert (offline.root / "etc/apt/sources.list").read_text() == SOURCES
+
+
+def test_another_bundle_is_carried_and_comes_before_other_sources(site: LabSite) -> None:
+    assert bundle(site, "--package", "socat").returncode == 0
+    offline = site.machines["storage"]
+    before = stamp(offline)
+    site.file.write_text(site.file.read_text().replace("site-packages.tar}", "site-packages.tar, only: false}"))
+    (offline.root / "etc/apt/sources.list").write_text("")
+    assert [change.what for change in apply(site)["storage", "packages"].changes][:2] == [
+        "carry site-packages.tar there",
+        "write /etc/apt/sources.list.d/mlops-site.sources",
+    ]
+    assert stamp(offline) > before
+    offline.run("apt-get", "-q", "update")
+    said = offline.run("apt-cache", "policy")
+    assert "990 file:/var/lib/mlops/packages" in said
+    assert fits(apply(site))
+
+
+def test_a_bundle_that_was_cut_or_is_for_another_release_is_not_used(site: LabSite) -> None:
+    path, offline = site.root / "site-packages.tar", site.machines["storage"]
+    whole = path.read_bytes()
+    folder = site.root / "other"
+    with tarfile.open(path) as archive:
+        archive.extractall(folder, filter="data")
+    (folder / "release").write_text("ubuntu noble amd64\n")
+    pack(folder, path)
+    (problem,) = problems_of(apply(site))
+    assert "ubuntu noble amd64, and the machine is debian bookworm" in problem.what
+    assert "mlops site bundle" in problem.remedy
+    # A package that was changed on the way into the archive is found by the list before anything is replaced.
+    architecture = offline.run("dpkg", "--print-architecture").strip()
+    (folder / "release").write_text(f"debian bookworm {architecture}\n")
+    next(folder.glob("socat_*.deb")).write_bytes(b"not what was packed")
+    pack(folder, path)
+    before = stamp(offline)
+    assert any("socat" in str(problem) and "FAILED" in str(problem) for problem in problems_of(apply(site)))
+    assert stamp(offline) == before
+    path.write_bytes(whole)
+    shutil.rmtree(folder)
+    assert fits(apply(site))
