@@ -16,7 +16,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from lab import Lab, LabMachine
+from canaries import left_here, left_there, secrets_of
+from lab import Lab
 from lab_sites import LabSite
 
 from infra.machines.host_keys import pin
@@ -365,32 +366,11 @@ def test_machines_that_moved_or_are_off_are_told_together(site: LabSite, lab: La
 
 def test_no_secret_is_anywhere_but_where_it_belongs(site: LabSite) -> None:
     """Last: everything above has logged, and left what it leaves."""
-    folder = site_folder(site.home)
-    private = {site.home / "share-password", site.home / "registry-password", *folder.glob("authority/*.key")}
-    texts = {path: path.read_text().strip().splitlines() for path in private}
-    secrets = {lines[len(lines) // 2] for lines in texts.values()}  # of a key, a line of its own in the middle
-    assert len(secrets) == len(private)
-    for path in private:
-        assert path.stat().st_mode & 0o077 == 0
-    told = "\n".join(site.told)
-    for path in site.root.rglob("*"):
-        if path.is_file() and path not in private:
-            told += path.read_text(errors="replace")
-    assert not [secret for secret in secrets if secret in told]
+    secrets = secrets_of(site)
+    assert {"share-password", "registry-password", "ca.key", "registry.key"} <= {path.name for path in secrets}
+    assert left_here(site, secrets) == set()
     for machine in site.machines.values():
         machine.run("journalctl", "--sync")
-        for secret in secrets:
-            holders = _holders(machine, secret)
-            assert holders <= {"/etc/docker/registry/tls.key"}, holders
-
-
-def _holders(machine: LabMachine, secret: str) -> set[str]:
-    """Return the files of a machine that hold a secret: looked at from outside, so that looking leaves no trace."""
-    found = subprocess.run(
-        ["grep", "-rlaF", "--devices=skip", "-f", "-", *(str(machine.root / top) for top in ("etc", "var", "tmp"))],
-        input=secret,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return {line.removeprefix(str(machine.root)) for line in found.stdout.splitlines()}
+        for path, secret in secrets.items():
+            belongs = {"/etc/docker/registry/tls.key"} if path.name == "registry.key" else set()
+            assert left_there(machine, secret) <= belongs, path.name
