@@ -15,12 +15,50 @@ if TYPE_CHECKING:
     from infra.site.step import Step
 
 life = typer.Typer(rich_markup_mode=None)
+WorkerArgument = Annotated[str, typer.Argument(help="The machine, as configs/site.yaml names it.")]
 RecipientOption = Annotated[
     list[str] | None, typer.Option("--recipient", help="Public key of age that may open it; may be given again.")
 ]
 PassphraseOption = Annotated[
     Path | None, typer.Option(help="File (0600) with the passphrase; left out, and no recipient: you are asked for it.")
 ]
+ForceOption = Annotated[
+    bool, typer.Option("--force", help="End also pods that nobody starts again, or that lose what they wrote there.")
+]
+TimeoutOption = Annotated[int, typer.Option(min=1, help="Seconds to wait for pods to end.")]
+DRAIN_S = 300
+
+
+@life.command("add-worker")
+def add_worker(name: WorkerArgument) -> None:
+    """Make a machine of configs/site.yaml a worker, and wait until its node is ready."""
+    from cli.console import console
+    from infra.site.life import add_worker_steps
+
+    _run(add_worker_steps(_site(), Path.cwd(), _home(), name))
+    console.print(f"\n{name} is ready for pods.")
+
+
+@life.command("remove-worker")
+def remove_worker(
+    name: WorkerArgument,
+    typed: Annotated[str | None, typer.Option("--name", help="The name again; left out: you are asked for it.")] = None,
+    timeout: TimeoutOption = DRAIN_S,
+    force: ForceOption = False,
+    lost: Annotated[
+        bool, typer.Option("--lost", help="The machine is gone for good: nobody asks it anything.")
+    ] = False,
+) -> None:
+    """Drain a worker, delete its node and stop its kubelet; what is on the machine stays."""
+    from cli.console import console
+    from configs.problems import Problem, UserError
+    from infra.site.life import remove_worker_steps
+
+    steps = remove_worker_steps(_site(), _home(), name, force=force, lost=lost, timeout_s=timeout)
+    if (typed or typer.prompt(f"Its pods will end. Type the machine's name, {name}, if you mean it")) != name:
+        raise UserError(Problem(f"remove {name}", "another name was typed", "nothing was done"))
+    _run(steps)
+    console.print(f"\n{name} is no node any more: remove it from configs/site.yaml, or let it in by add-worker.")
 
 
 @life.command()
@@ -78,6 +116,44 @@ def restore(
     if steps:
         _run(steps)
     console.print("\nRestored. `mlops site plan` says what else differs.")
+
+
+@life.command()
+def retire(
+    name: Annotated[
+        list[str] | None, typer.Option("--name", help="Each machine's name; left out: you are asked for them.")
+    ] = None,
+    backup_to: Annotated[Path | None, typer.Option(help="Where the last backup is written.")] = None,
+    recipient: RecipientOption = None,
+    passphrase_file: PassphraseOption = None,
+    no_backup: Annotated[bool, typer.Option("--no-backup", help="Take no last backup.")] = False,
+    data: Annotated[bool, typer.Option("--data", help="Remove the share's and the registry's data, for good.")] = False,
+    reset: Annotated[
+        bool, typer.Option("--reset", help="Run kubeadm reset on every node: the cluster is lost.")
+    ] = False,
+    timeout: TimeoutOption = DRAIN_S,
+    force: ForceOption = False,
+) -> None:
+    """Drain and stop all machines of the site, after a last backup; their data stays."""
+    from cli.console import console
+    from configs.problems import Problem, UserError
+    from infra.site.inventory import machines_of
+    from infra.site.retire import check_typed, retire_steps
+
+    described = _site()
+    if no_backup == (backup_to is not None):
+        raise UserError(
+            Problem("the last backup", "is to be taken, or not", "give `--backup-to FILE` or `--no-backup`")
+        )
+    machines = [machine.name for machine in machines_of(described, _home()).values() if machine.roles]
+    for machine in machines if name is None else ():
+        console.print(f"{machine} will be stopped." + (" Its data will be removed." if data or reset else ""))
+    typed = name or [typer.prompt(f"Type {machine}, if you mean it") for machine in machines]
+    check_typed(described, _home(), typed)
+    if backup_to is not None:
+        _back_up(described, backup_to, _closing(recipient, passphrase_file))
+    _run(retire_steps(described, _home(), force=force, timeout_s=timeout, data=data, reset=reset))
+    console.print("\nThe site is stopped. `mlops site apply` would start it again.")
 
 
 def _closing(recipients: list[str] | None, passphrase_file: Path | None) -> Closing:

@@ -18,6 +18,39 @@ from tasks.site import report_to
 from tasks.verbs import log, say_errors_once, verb
 
 
+@verb("add worker")
+def add(name: str) -> None:
+    """Make a machine of the site's file a worker, and wait until its node is ready.
+
+    Raises:
+        UserError: there is no such worker, or a step failed.
+    """
+    from infra.site.life import add_worker_steps
+
+    root = find_root(Path.cwd())
+    _run(root, "add-worker", add_worker_steps(load_site(root / SITE_FILE), root, home_folder(root), name))
+
+
+@verb("remove worker")
+def remove(name: str, typed: str, *, force: bool, lost: bool, timeout_s: int) -> None:
+    """Drain a worker, stop its kubelet and delete its node.
+
+    Args:
+        typed: the name again. force, lost, timeout_s: as of :func:`infra.site.life.remove_worker_steps`.
+
+    Raises:
+        UserError: another name was typed, there is no such worker, or a step failed.
+    """
+    from infra.site.life import remove_worker_steps
+
+    if typed != name:
+        raise UserError(Problem(f"remove {name}", f"{typed!r} was typed", "type the machine's name twice"))
+    root = find_root(Path.cwd())
+    site = load_site(root / SITE_FILE)
+    steps = remove_worker_steps(site, home_folder(root), name, force=force, lost=lost, timeout_s=timeout_s)
+    _run(root, "remove-worker", steps)
+
+
 @verb("back up site")
 def back_up(to: str, recipients: Sequence[str], passphrase_file: str) -> None:
     """Write a backup, and say what is in it.
@@ -72,6 +105,25 @@ def restore(file: str, passphrase_file: str, identity_file: str, snapshot: str, 
     for path in restore_state(members, root, home_folder(root)):
         log().info("%s is there again", path)
     _run(root, "restore-site", restore_steps(load_site(root / SITE_FILE), root, home_folder(root), members, replace))
+
+
+@verb("retire site")
+def stop_all(names: Sequence[str], *, data: bool, reset: bool, force: bool, timeout_s: int) -> None:
+    """Drain and stop all machines.
+
+    Args:
+        names: of all machines with a role, typed. data, reset, force, timeout_s: as of
+            :func:`infra.site.retire.retire_steps`.
+
+    Raises:
+        UserError: a name is missing, or a step failed.
+    """
+    from infra.site.retire import check_typed, retire_steps
+
+    root = find_root(Path.cwd())
+    site, home = load_site(root / SITE_FILE), home_folder(root)
+    check_typed(site, home, names)
+    _run(root, "retire-site", retire_steps(site, home, force=force, timeout_s=timeout_s, data=data, reset=reset))
 
 
 def _run(root: Path, artifact: str, steps: Sequence[Step]) -> None:
