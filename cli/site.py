@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.site_cluster import dashboard, smoke
+from cli.site_file import described_site, raise_problems
 from cli.site_life import life
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def plan(machine: MachineOption = None, step: StepOption = None) -> None:
 
     outcomes = _run(machine, step, apply=False)
     print_changes(outcomes)
-    _end(outcomes)
+    raise_problems(outcomes)
     differing = sum(outcome.state is State.DIFFERS for outcome in outcomes.values())
     told = f"{differing} of {len(outcomes)} steps differ: mlops site apply"
     console.print(f"\n{told}" if differing else "\nNothing differs.")
@@ -49,12 +50,12 @@ def apply(
     from infra.site.engine import State
 
     outcomes = _run(machine, step, apply=True, keep=keep)
-    _end(outcomes)
+    raise_problems(outcomes)
     if any(step == "control-plane" for _, step in outcomes):
         from configs.home import home_folder
         from infra.site.access import fetch_kubeconfig
 
-        fetch_kubeconfig(_site(), home_folder())
+        fetch_kubeconfig(described_site(), home_folder())
     changed = sum(outcome.state is State.CHANGED for outcome in outcomes.values())
     console.print(f"\nThe site is as configs/site.yaml says: {changed} of {len(outcomes)} steps had something to do.")
 
@@ -74,7 +75,7 @@ def trust(
     from infra.machines.host_keys import offered_keys, pin
     from infra.site.inventory import machines_of, site_folder
 
-    machines = machines_of(_site(), home_folder())
+    machines = machines_of(described_site(), home_folder())
     if name not in machines:
         raise UserError(Problem(f"machine {name!r}", "is none of the site", f"one of {', '.join(machines)}"))
     found = machines[name]
@@ -110,7 +111,9 @@ def bundle(
     from infra.site.bundling import make_bundle
 
     with console.status(f"{name} fetches packages"):
-        count = make_bundle(_site(), Path.cwd(), home_folder(), name, output, package or (), community=community)
+        count = make_bundle(
+            described_site(), Path.cwd(), home_folder(), name, output, package or (), community=community
+        )
     size = output.stat().st_size / 1e6
     console.print(f"{output}: {count} packages, {size:.0f} MB. In {SITE_FILE}: packages: {{bundle: {output}}}")
 
@@ -121,7 +124,7 @@ def images() -> None:
     from configs.home import home_folder
     from infra.site.images import kubernetes_images, mirrored
 
-    described = _site()
+    described = described_site()
     found = kubernetes_images(described, home_folder())
     mirror = described.kubernetes.images if described.kubernetes else None
     for line in map(" ".join, mirrored(found, mirror)) if mirror else found:
@@ -134,8 +137,8 @@ def start(name: VmArgument) -> None:
     from configs.home import home_folder
     from infra.vms.control import start_step
 
-    described = _site()
-    _end(_do(described, [start_step(described, name, home_folder())]))
+    described = described_site()
+    raise_problems(_do(described, [start_step(described, name, home_folder())]))
 
 
 @site.command()
@@ -144,8 +147,8 @@ def stop(name: VmArgument) -> None:
     from configs.home import home_folder
     from infra.vms.control import stop_step
 
-    described = _site()
-    _end(_do(described, [stop_step(described, name, home_folder())]))
+    described = described_site()
+    raise_problems(_do(described, [stop_step(described, name, home_folder())]))
 
 
 @site.command()
@@ -156,14 +159,14 @@ def destroy(name: VmArgument) -> None:
     from configs.problems import Problem, UserError
     from infra.vms.control import destroy_step, losses
 
-    described = _site()
+    described = described_site()
     step = destroy_step(described, name, home_folder())
     console.print(f"With {name} is lost:")
     for line in losses(described, name):
         console.print(f"  {line}", soft_wrap=True)
     if typer.prompt("The machine's name") != name:
         raise UserError(Problem(f"machine {name!r}", "was not named: nothing is destroyed", "type its name"))
-    _end(_do(described, [step]))
+    raise_problems(_do(described, [step]))
 
 
 def _run(
@@ -171,7 +174,7 @@ def _run(
 ) -> dict[tuple[str, str], Outcome]:
     from infra.site.plan import select
 
-    described = _site()
+    described = described_site()
     return _do(described, select(_steps(described), machines or [], names or []), apply=apply, keep=keep)
 
 
@@ -191,21 +194,6 @@ def _steps(described: Site) -> list[Step]:
     from infra.site.plan import site_steps
 
     return site_steps(described, Path.cwd(), home_folder())
-
-
-def _end(outcomes: dict[tuple[str, str], Outcome]) -> None:
-    from configs.problems import UserError
-    from infra.site.engine import problems_of
-
-    problems = problems_of(outcomes)
-    if problems:
-        raise UserError(problems)
-
-
-def _site() -> Site:
-    from configs.site import SITE_FILE, load_site
-
-    return load_site(SITE_FILE)
 
 
 site.command()(dashboard)

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.site_file import described_site, raise_problems
+
 if TYPE_CHECKING:
     from configs.site import Site
     from infra.site.backup import Closing
-    from infra.site.engine import Outcome
     from infra.site.step import Step
 
 life = typer.Typer(rich_markup_mode=None)
@@ -35,7 +36,7 @@ def add_worker(name: WorkerArgument) -> None:
     from cli.console import console
     from infra.site.life import add_worker_steps
 
-    _run(add_worker_steps(_site(), Path.cwd(), _home(), name))
+    _run(add_worker_steps(described_site(), Path.cwd(), _home(), name))
     console.print(f"\n{name} is ready for pods.")
 
 
@@ -54,7 +55,7 @@ def remove_worker(
     from configs.problems import Problem, UserError
     from infra.site.life import remove_worker_steps
 
-    steps = remove_worker_steps(_site(), _home(), name, force=force, lost=lost, timeout_s=timeout)
+    steps = remove_worker_steps(described_site(), _home(), name, force=force, lost=lost, timeout_s=timeout)
     if (typed or typer.prompt(f"Its pods will end. Type the machine's name, {name}, if you mean it")) != name:
         raise UserError(Problem(f"remove {name}", "another name was typed", "nothing was done"))
     _run(steps)
@@ -68,7 +69,7 @@ def backup(
     passphrase_file: PassphraseOption = None,
 ) -> None:
     """Write all that is needed to have the site again, encrypted, into one file."""
-    _back_up(_site(), file, _closing(recipient, passphrase_file))
+    _back_up(described_site(), file, _closing(recipient, passphrase_file))
 
 
 @life.command()
@@ -112,7 +113,7 @@ def restore(
     console.print(f"A backup of {about.get('made', '?')}, with {len(members)} files.")
     for path in restore_state(members, Path.cwd(), _home()):
         console.print(f"  {path} is there again")
-    steps = restore_steps(_site(), Path.cwd(), _home(), members, replace)
+    steps = restore_steps(described_site(), Path.cwd(), _home(), members, replace)
     if steps:
         _run(steps)
     console.print("\nRestored. `mlops site plan` says what else differs.")
@@ -140,7 +141,7 @@ def retire(
     from infra.site.inventory import machines_of
     from infra.site.retire import check_typed, retire_steps
 
-    described = _site()
+    described = described_site()
     if no_backup == (backup_to is not None):
         raise UserError(
             Problem("the last backup", "is to be taken, or not", "give `--backup-to FILE` or `--no-backup`")
@@ -175,7 +176,7 @@ def _back_up(described: Site, file: Path, closing: Closing) -> None:
     step = backup_step(described, _home())
     with live_site([step]) as table:
         outcomes, members = back_up(described, Path.cwd(), _home(), file, closing, table.report)
-    _end(outcomes)
+    raise_problems(outcomes)
     ((written,),) = (outcome.changes for outcome in outcomes.values())
     console.print(f"\n{written.what.split(maxsplit=1)[1]}: {len(members)} files. Keep it, and its key, off the site.")
 
@@ -185,23 +186,8 @@ def _run(steps: Sequence[Step]) -> None:
     from infra.site.session import run_site
 
     with live_site(steps) as table:
-        outcomes = run_site(_site(), Path.cwd(), _home(), table.report, apply=True, steps=steps)
-    _end(outcomes)
-
-
-def _end(outcomes: dict[tuple[str, str], Outcome]) -> None:
-    from configs.problems import UserError
-    from infra.site.engine import problems_of
-
-    problems = problems_of(outcomes)
-    if problems:
-        raise UserError(problems)
-
-
-def _site() -> Site:
-    from configs.site import SITE_FILE, load_site
-
-    return load_site(SITE_FILE)
+        outcomes = run_site(described_site(), Path.cwd(), _home(), table.report, apply=True, steps=steps)
+    raise_problems(outcomes)
 
 
 def _home() -> Path:
