@@ -16,7 +16,7 @@ from infra.site.facts import Reading
 from infra.site.moved import NODE_IP
 from infra.site.reading import file_fact, unit_fact
 from infra.site.step import Change, Step
-from infra.site.worker import join_step
+from infra.site.worker import REMOVED, join_step
 
 CLUSTER = Cluster("1.33.5", "cluster", IPv4Network("10.244.0.0/16"), IPv4Network("10.96.0.0/12"))
 KEY = base64.b64encode(bytes(32)).decode()
@@ -77,5 +77,8 @@ def test_an_address_is_not_found_in_a_longer_one() -> None:
 )
 def test_a_worker_at_another_address(said: str, why: list[str]) -> None:
     step = join_step("worker", "192.168.10.101", CLUSTER, "master", ())
-    known = {fact: Reading(0, RUNS) for fact in step.facts} | {NODE_IP: Reading(0 if said else 1, f"node-ip={said}")}
+    known = {fact: Reading(0, RUNS) for fact in step.facts} | {
+        file_fact(REMOVED): Reading(1),
+        NODE_IP: Reading(0 if said else 1, f"node-ip={said}"),
+    }
     assert [change.why for change in step.changes(known) if "kubelet be at" in change.what] == why

@@ -234,6 +234,7 @@ def flow(site: LabSite, name: str, parameters: str) -> tuple[int, str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     environment |= {
         "PYTHONPATH": str(CHECKOUT),
+        "MLOPS_HOME": str(site.home),
         "PREFECT_HOME": str(site.root / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
