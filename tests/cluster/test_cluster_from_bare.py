@@ -133,8 +133,13 @@ def test_bare_machines_become_a_ready_cluster(site: KubeSite) -> None:
     eventually(lambda: are_ready(site, "-n", "kube-system"))
     run_pod(site, "one")
     # A service's address and the cluster's names, from a pod on another machine than theirs.
-    said = site.kubectl("exec", "one", "--", "nslookup", "kubernetes.default.svc.cluster.local", "10.96.0.10")
-    assert "10.96.0.1" in said
+    finds_services(site, "one")
+
+
+def finds_services(site: KubeSite, pod: str) -> None:
+    """Wait until a pod resolves names: a kube-proxy that has just started may not have written its rules yet."""
+    words = ("exec", pod, "--", "nslookup", "kubernetes.default.svc.cluster.local", "10.96.0.10")
+    eventually(lambda: "10.96.0.1" in site.kubectl(*words), 120)
 
 
 def test_a_second_run_changes_nothing(site: KubeSite) -> None:
@@ -213,5 +218,4 @@ def test_a_control_plane_at_another_address_is_the_same_cluster(site: KubeSite) 
     assert {item.state for item in site.run(apply=True).values()} == {State.FITS}
     # By the endpoint's name: kubelet of the worker, and with new rules its pods.
     run_pod(site, "two")
-    said = site.kubectl("exec", "two", "--", "nslookup", "kubernetes.default.svc.cluster.local", "10.96.0.10")
-    assert "10.96.0.1" in said
+    finds_services(site, "two")
