@@ -11,7 +11,6 @@ from configs.registry import DOCKER_HUB, Registry
 from configs.site import SITE_FILE, Site
 from configs.storage import MountStorage, SmbStorage
 from infra.kubeadm.configuration import Cluster, cluster_of
-from infra.machines.ssh import make_key
 from infra.registry.containerd import containerd_files
 from infra.registry.login import find_login
 from infra.samba.client import Mount
@@ -55,8 +54,6 @@ def site_steps(site: Site, root: Path, home: Path) -> list[Step]:
         UserError: the site names no machines, or a password is not where the file says.
     """
     machines = machines_of(site, home)
-    if site.vms:
-        make_key(site_folder(home) / "id_ed25519", "mlops")
     made = vm_steps(site, home)
     names = {name: machine.address for name, machine in machines.items()}
     control_plane = holder(machines, "control-plane")
