@@ -12,7 +12,7 @@ from cli.site_file import described_site, raise_problems
 
 if TYPE_CHECKING:
     from configs.site import Site
-    from infra.site.backup import Closing
+    from infra.site.life.backup import Closing
     from infra.site.step import Step
 
 life = typer.Typer(rich_markup_mode=None)
@@ -34,7 +34,7 @@ DRAIN_S = 300
 def add_worker(name: WorkerArgument) -> None:
     """Make a machine of configs/site.yaml a worker, and wait until its node is ready."""
     from cli.console import console
-    from infra.site.life import add_worker_steps
+    from infra.site.life.changes import add_worker_steps
 
     _run(add_worker_steps(described_site(), Path.cwd(), _home(), name))
     console.print(f"\n{name} is ready for pods.")
@@ -53,7 +53,7 @@ def remove_worker(
     """Drain a worker, delete its node and stop its kubelet; what is on the machine stays."""
     from cli.console import console
     from configs.problems import Problem, UserError
-    from infra.site.life import remove_worker_steps
+    from infra.site.life.changes import remove_worker_steps
 
     steps = remove_worker_steps(described_site(), _home(), name, force=force, lost=lost, timeout_s=timeout)
     if (typed or typer.prompt(f"Its pods will end. Type the machine's name, {name}, if you mean it")) != name:
@@ -88,9 +88,9 @@ def restore(
 ) -> None:
     """Bring back what this checkout has lost, and the cluster on a machine that has none; a living one is refused."""
     from cli.console import console
-    from infra.site.backup import passphrase_in
-    from infra.site.life import restore_steps
-    from infra.site.restore_state import (
+    from infra.site.life.backup import passphrase_in
+    from infra.site.life.changes import restore_steps
+    from infra.site.life.restore_state import (
         identity_in,
         open_by,
         read_backup,
@@ -139,7 +139,7 @@ def retire(
     from cli.console import console
     from configs.problems import Problem, UserError
     from infra.site.inventory import machines_of
-    from infra.site.retire import check_typed, retire_steps
+    from infra.site.life.retire import check_typed, retire_steps
 
     described = described_site()
     if no_backup == (backup_to is not None):
@@ -158,7 +158,7 @@ def retire(
 
 
 def _closing(recipients: list[str] | None, passphrase_file: Path | None) -> Closing:
-    from infra.site.backup import Closing, passphrase_in
+    from infra.site.life.backup import Closing, passphrase_in
 
     if recipients:
         return Closing(tuple(recipients), passphrase_in(passphrase_file) if passphrase_file else "")
@@ -171,7 +171,7 @@ def _closing(recipients: list[str] | None, passphrase_file: Path | None) -> Clos
 def _back_up(described: Site, file: Path, closing: Closing) -> None:
     from cli.console import console
     from cli.site_table import live_site
-    from infra.site.backup import back_up, backup_step
+    from infra.site.life.backup import back_up, backup_step
 
     step = backup_step(described, _home())
     with live_site([step]) as table:

@@ -25,7 +25,7 @@ def add(name: str) -> None:
     Raises:
         UserError: there is no such worker, or a step failed.
     """
-    from infra.site.life import add_worker_steps
+    from infra.site.life.changes import add_worker_steps
 
     root = find_root(Path.cwd())
     _run(root, "add-worker", add_worker_steps(load_site(root / SITE_FILE), root, home_folder(root), name))
@@ -36,12 +36,12 @@ def remove(name: str, typed: str, *, force: bool, lost: bool, timeout_s: int) ->
     """Drain a worker, stop its kubelet and delete its node.
 
     Args:
-        typed: the name again. force, lost, timeout_s: as of :func:`infra.site.life.remove_worker_steps`.
+        typed: the name again. force, lost, timeout_s: as of :func:`infra.site.life.changes.remove_worker_steps`.
 
     Raises:
         UserError: another name was typed, there is no such worker, or a step failed.
     """
-    from infra.site.life import remove_worker_steps
+    from infra.site.life.changes import remove_worker_steps
 
     if typed != name:
         raise UserError(Problem(f"remove {name}", f"{typed!r} was typed", "type the machine's name twice"))
@@ -61,7 +61,7 @@ def back_up(to: str, recipients: Sequence[str], passphrase_file: str) -> None:
     Raises:
         UserError: it cannot be taken, encrypted or written.
     """
-    from infra.site import backup
+    from infra.site.life import backup
 
     say_errors_once()
     root = find_root(Path.cwd())
@@ -87,9 +87,9 @@ def restore(file: str, passphrase_file: str, identity_file: str, snapshot: str, 
     Raises:
         UserError: it cannot be opened, does not fit what is there, or a step failed.
     """
-    from infra.site.backup import passphrase_in
-    from infra.site.life import restore_steps
-    from infra.site.restore_state import identity_in, open_by, read_backup, restore_state, with_snapshot
+    from infra.site.life.backup import passphrase_in
+    from infra.site.life.changes import restore_steps
+    from infra.site.life.restore_state import identity_in, open_by, read_backup, restore_state, with_snapshot
 
     say_errors_once()
     if bool(passphrase_file) == bool(identity_file):
@@ -113,12 +113,12 @@ def stop_all(names: Sequence[str], *, data: bool, reset: bool, force: bool, time
 
     Args:
         names: of all machines with a role, typed. data, reset, force, timeout_s: as of
-            :func:`infra.site.retire.retire_steps`.
+            :func:`infra.site.life.retire.retire_steps`.
 
     Raises:
         UserError: a name is missing, or a step failed.
     """
-    from infra.site.retire import check_typed, retire_steps
+    from infra.site.life.retire import check_typed, retire_steps
 
     root = find_root(Path.cwd())
     site, home = load_site(root / SITE_FILE), home_folder(root)

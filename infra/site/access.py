@@ -12,9 +12,9 @@ from configs.site import Site
 from infra.kubeadm.configuration import PORT
 from infra.kubernetes.client import site_kubeconfig
 from infra.machines.commands import Command
-from infra.site.control_plane import ADMIN
 from infra.site.inventory import holder, machines_of, site_folder
 from infra.site.session import reached
+from infra.site.steps.control_plane import ADMIN
 from infra.stack.credentials import write_private
 
 

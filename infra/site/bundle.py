@@ -17,9 +17,9 @@ from configs.kubernetes import Kubernetes
 from configs.problems import Problem, UserError
 from infra.machines.commands import Command
 from infra.machines.transfer import digest_of
-from infra.site import kubernetes
 from infra.site.facts import Fact, Facts
 from infra.site.step import Step
+from infra.site.steps import kubernetes
 
 _SHOW_RELEASE = '. /etc/os-release; echo "$ID ${VERSION_CODENAME:-?} $(dpkg --print-architecture)"'
 RELEASE_FACT = Fact(("sh", "-c", _SHOW_RELEASE))

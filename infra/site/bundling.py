@@ -11,9 +11,9 @@ from infra.machines.commands import Command
 from infra.machines.ssh import Machine
 from infra.site.bundle import ARCHIVE, PLACE, bundle_command, read_made, wanted_packages
 from infra.site.inventory import machines_of, site_folder
-from infra.site.kubernetes import repository
 from infra.site.plan import site_steps
 from infra.site.session import login_of
+from infra.site.steps.kubernetes import repository
 
 
 def make_bundle(

@@ -15,26 +15,26 @@ from infra.registry.containerd import containerd_files
 from infra.registry.login import find_login
 from infra.samba.client import Mount
 from infra.samba.server import Server
-from infra.site.addons import addon_steps
 from infra.site.authority import Authority
-from infra.site.base import base_step
-from infra.site.cluster_health import cluster_health_step
-from infra.site.control_plane import control_plane_step
-from infra.site.gpu import gpu_step
-from infra.site.health import health_step
 from infra.site.inventory import SiteMachine, holder, machines_of, site_folder
-from infra.site.kubernetes import kubernetes_step
-from infra.site.mounts import mount_step
-from infra.site.node import node_step
-from infra.site.packages import PackageSources, package_sources, packages_step
 from infra.site.passwords import find_or_make_key, find_or_make_password
-from infra.site.pod_network import named_network_step, pod_network_step
-from infra.site.registry import RegistryServer, registry_step
-from infra.site.runtime import runtime_step
-from infra.site.snapshots import snapshot_plan, snapshots_step
 from infra.site.step import Step
-from infra.site.storage import storage_step
-from infra.site.worker import join_step
+from infra.site.steps.addons import addon_steps
+from infra.site.steps.base import base_step
+from infra.site.steps.cluster_health import cluster_health_step
+from infra.site.steps.control_plane import control_plane_step
+from infra.site.steps.gpu import gpu_step
+from infra.site.steps.health import health_step
+from infra.site.steps.kubernetes import kubernetes_step
+from infra.site.steps.mounts import mount_step
+from infra.site.steps.node import node_step
+from infra.site.steps.packages import PackageSources, package_sources, packages_step
+from infra.site.steps.pod_network import named_network_step, pod_network_step
+from infra.site.steps.registry import RegistryServer, registry_step
+from infra.site.steps.runtime import runtime_step
+from infra.site.steps.snapshots import snapshot_plan, snapshots_step
+from infra.site.steps.storage import storage_step
+from infra.site.steps.worker import join_step
 from infra.vms.plan import vm_steps
 
 RUN_USER = "10001"

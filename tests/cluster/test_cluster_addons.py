@@ -23,11 +23,11 @@ from configs.cluster import Cluster
 from configs.kubernetes import Kubernetes
 from infra.addons.dashboard import ADMIN, ADMIN_S, NAMESPACE, VIEWER, VIEWER_S
 from infra.kubernetes.client import connect, load_config
-from infra.site.addons import addon_steps
 from infra.site.authority import Authority
 from infra.site.dashboard import dashboard_token
 from infra.site.engine import Outcome, State, problems_of, run_steps
 from infra.site.step import Step
+from infra.site.steps.addons import addon_steps
 
 pytestmark = pytest.mark.cluster
 Outcomes = dict[str, Outcome]

@@ -21,9 +21,9 @@ from kube_site import BOX, KubeSite, eventually
 from lab import LabError, LabMachine, open_lab
 
 from infra.kubeadm.joining import read_token, token_command
-from infra.site.control_plane import BEGUN, MADE
 from infra.site.engine import State
-from infra.site.worker import JOIN
+from infra.site.steps.control_plane import BEGUN, MADE
+from infra.site.steps.worker import JOIN
 
 NEEDED = ("systemd-nspawn", "mmdebstrap", "nsenter", "dpkg-deb", "gcc", "busybox", "etcdctl", "xtables-legacy-multi")
 KUBE_BIN, ETCD_BIN = os.environ.get("KUBE_BIN"), os.environ.get("ETCD_BIN")

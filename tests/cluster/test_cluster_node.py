@@ -24,10 +24,10 @@ import pytest
 import yaml
 from here import Here
 
-from infra.site.cluster_health import cluster_health_step
 from infra.site.engine import State, problems_of, run_steps
 from infra.site.inventory import SiteMachine
-from infra.site.node import SET, WORKER_ROLE, node_step
+from infra.site.steps.cluster_health import cluster_health_step
+from infra.site.steps.node import SET, WORKER_ROLE, node_step
 
 pytestmark = pytest.mark.cluster
 ADDRESS = "192.168.10.101"

@@ -25,10 +25,10 @@ from configs.problems import Problem, UserError
 from infra.kubeadm.configuration import ENCRYPTION, Cluster
 from infra.kubeadm.snapshots import TOOLS
 from infra.machines.commands import Command, File, Removal
-from infra.site.control_plane import BEGUN, CONFIGURATION, RESTORING, control_plane_files
 from infra.site.engine import State, run_steps
-from infra.site.restore import KEYS, restore_step
+from infra.site.life.restore import KEYS, restore_step
 from infra.site.step import Step
+from infra.site.steps.control_plane import BEGUN, CONFIGURATION, RESTORING, control_plane_files
 
 pytestmark = pytest.mark.cluster
 PHASES = ("certs all", "kubeconfig super-admin", "control-plane apiserver")

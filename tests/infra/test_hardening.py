@@ -14,7 +14,7 @@ import yaml
 from infra.kubeadm.configuration import Cluster, init_configuration
 from infra.kubeadm.flannel import flannel_manifest
 from infra.kubeadm.hardening import ADMISSION, AUTHENTICATION, api_server_arguments, api_server_files
-from infra.site.control_plane import control_plane_step
+from infra.site.steps.control_plane import control_plane_step
 
 CHECKOUT = Path(__file__).parents[2]
 TABLE = CHECKOUT / "docs/hardening.md"

@@ -10,13 +10,13 @@ import pytest
 from configs.kubernetes import Kubernetes, NamedManifest
 from configs.problems import UserError
 from infra.machines.commands import Command, File
-from infra.site.addons import addon_steps
-from infra.site.applied import applied_step
 from infra.site.authority import Authority
 from infra.site.facts import Fact, Reading
-from infra.site.named import read_manifest
-from infra.site.pod_network import named_network_step
 from infra.site.step import Change, Step
+from infra.site.steps.addons import addon_steps
+from infra.site.steps.applied import applied_step
+from infra.site.steps.named import read_manifest
+from infra.site.steps.pod_network import named_network_step
 
 STEP = applied_step("thing", "master", "a thing", "kind: Thing\n", (("space", "deployment/thing"),), ())
 SMB = """\

@@ -13,11 +13,18 @@ from configs.problems import UserError
 from configs.site import Site, load_site
 from infra.age.files import encrypt_for_recipients
 from infra.age.keys import make_identity, recipient_of
-from infra.site.archive import ArchiveError, pack, read_tar, unpack
-from infra.site.backup import Closing, back_up, local_members, passphrase_in, write_backup
 from infra.site.engine import State
+from infra.site.life.archive import ArchiveError, pack, read_tar, unpack
+from infra.site.life.backup import Closing, back_up, local_members, passphrase_in, write_backup
+from infra.site.life.restore_state import (
+    identity_in,
+    open_by,
+    read_backup,
+    restore_state,
+    wants_passphrase,
+    with_snapshot,
+)
 from infra.site.plan import site_steps
-from infra.site.restore_state import identity_in, open_by, read_backup, restore_state, wants_passphrase, with_snapshot
 from infra.site.step import Step
 
 NOW = datetime.datetime(2026, 3, 1, tzinfo=datetime.UTC)

@@ -16,14 +16,14 @@ from infra.kubeadm.configuration import Cluster
 from infra.kubeadm.hardening import KUBELET_CONFIG
 from infra.kubeadm.joining import read_token
 from infra.machines.commands import Command, File, Removal
-from infra.site.control_plane import ADMIN, BEGUN, CONFIGURATION, MADE, READY, control_plane_step
 from infra.site.facts import Fact, Reading
-from infra.site.leaving import REMOVED
-from infra.site.modes import mode_fact
-from infra.site.pod_network import pod_network_step
+from infra.site.life.leaving import REMOVED
 from infra.site.reading import file_fact, unit_fact
 from infra.site.step import Action, Change, Relay, Step
-from infra.site.worker import JOIN, join_step
+from infra.site.steps.control_plane import ADMIN, BEGUN, CONFIGURATION, MADE, READY, control_plane_step
+from infra.site.steps.modes import mode_fact
+from infra.site.steps.pod_network import pod_network_step
+from infra.site.steps.worker import JOIN, join_step
 
 CLUSTER = Cluster("1.33.5", "cluster", IPv4Network("10.244.0.0/16"), IPv4Network("10.96.0.0/12"))
 KEY = base64.b64encode(bytes(32)).decode()

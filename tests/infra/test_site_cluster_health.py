@@ -12,9 +12,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from infra.site.cluster_health import cluster_health_step
 from infra.site.facts import Reading
 from infra.site.step import Change
+from infra.site.steps.cluster_health import cluster_health_step
 
 NOW = datetime.datetime(2030, 1, 1, tzinfo=datetime.UTC)
 STEP = cluster_health_step("master", NOW + datetime.timedelta(days=3000), ())

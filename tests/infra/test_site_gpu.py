@@ -8,10 +8,10 @@ import tomllib
 from configs.kubernetes import Kubernetes
 from infra.machines.commands import File
 from infra.site.facts import Fact, Reading
-from infra.site.gpu import DRIVER, GPU, KEYRING, PACKAGES, gpu_step
 from infra.site.reading import file_fact, packages_fact, unit_fact
-from infra.site.runtime import CONFIGURATION, TOOLKIT, UNIT, containerd_configuration, runtime_step
 from infra.site.step import Change
+from infra.site.steps.gpu import DRIVER, GPU, KEYRING, PACKAGES, gpu_step
+from infra.site.steps.runtime import CONFIGURATION, TOOLKIT, UNIT, containerd_configuration, runtime_step
 
 CARD = "0000:01:00.0 0x2684\n"
 RUNS = Reading(0, "LoadState=loaded\nUnitFileState=enabled\nActiveState=active\nNeedDaemonReload=no\nMarked=1\n")

@@ -8,8 +8,8 @@ import pytest
 
 from infra.machines.commands import Command, File
 from infra.site.facts import Fact, Reading
-from infra.site.kernel import FSTAB, SETTINGS, SWAP_NOTE, fstab_without_swap, kernel_changes, kernel_facts
 from infra.site.step import Change
+from infra.site.steps.kernel import FSTAB, SETTINGS, SWAP_NOTE, fstab_without_swap, kernel_changes, kernel_facts
 
 MODULES, SYSCTL, CONTAINER, LOADED, SET, SWAPS, FSTAB_FACT, TARGET = kernel_facts()
 NO_SWAP = "Filename Type Size Used Priority\n"

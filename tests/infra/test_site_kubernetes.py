@@ -5,8 +5,8 @@ from __future__ import annotations
 from configs.kubernetes import Kubernetes
 from infra.machines.commands import Command, File
 from infra.site.facts import Reading
-from infra.site.kubernetes import KEYRING, PACKAGES, kubernetes_step
 from infra.site.step import Change
+from infra.site.steps.kubernetes import KEYRING, PACKAGES, kubernetes_step
 
 ALL = "".join(f"{name} hi  1.33.5-1.1\n" for name in PACKAGES)
 

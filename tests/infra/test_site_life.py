@@ -12,15 +12,15 @@ import pytest
 from configs.problems import UserError
 from configs.site import Site, load_site
 from infra.machines.commands import Command, File, Removal
-from infra.site import leaving, restore
-from infra.site.control_plane import BEGUN, MADE, RESTORING
 from infra.site.facts import Fact, Reading
-from infra.site.leaving import REMOVED, delete_step, drain_step, leave_step, node_fact, ready_step, return_step
-from infra.site.life import add_worker_steps, remove_worker_steps, restore_steps
+from infra.site.life import leaving, restore
+from infra.site.life.changes import add_worker_steps, remove_worker_steps, restore_steps
+from infra.site.life.leaving import REMOVED, delete_step, drain_step, leave_step, node_fact, ready_step, return_step
+from infra.site.life.restore import refresh_step, restore_step
+from infra.site.life.retire import check_typed, retire_steps
 from infra.site.reading import file_fact, unit_fact
-from infra.site.restore import refresh_step, restore_step
-from infra.site.retire import check_typed, retire_steps
 from infra.site.step import Change, Step
+from infra.site.steps.control_plane import BEGUN, MADE, RESTORING
 
 CHECKOUT = Path(__file__).parents[2]
 RUNS = "LoadState=loaded\nUnitFileState=enabled\nActiveState=active\nNeedDaemonReload=no\nMarked=1\n"

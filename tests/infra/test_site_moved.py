@@ -11,12 +11,12 @@ import pytest
 
 from infra.kubeadm.configuration import Cluster
 from infra.machines.commands import Command, File
-from infra.site.control_plane import CONFIGURATION, MADE, control_plane_step
 from infra.site.facts import Reading
-from infra.site.moved import NODE_IP
 from infra.site.reading import file_fact, unit_fact
 from infra.site.step import Change, Step
-from infra.site.worker import REMOVED, join_step
+from infra.site.steps.control_plane import CONFIGURATION, MADE, control_plane_step
+from infra.site.steps.moved import NODE_IP
+from infra.site.steps.worker import REMOVED, join_step
 
 CLUSTER = Cluster("1.33.5", "cluster", IPv4Network("10.244.0.0/16"), IPv4Network("10.96.0.0/12"))
 KEY = base64.b64encode(bytes(32)).decode()

@@ -12,10 +12,10 @@ from test_kubelet_serving import ADDRESS, NAME, listed, request
 from configs.problems import UserError
 from infra.machines.commands import Command
 from infra.site.facts import Fact, Reading
-from infra.site.gpu import DRIVER, GPU
 from infra.site.inventory import SiteMachine
-from infra.site.node import SET, WORKER_ROLE, node_step
 from infra.site.step import Change, Relay, Step
+from infra.site.steps.gpu import DRIVER, GPU
+from infra.site.steps.node import SET, WORKER_ROLE, node_step
 
 MACHINE = SiteMachine(NAME, ADDRESS, ("worker",), "root", 22, Path("key"), {"rack": "b2"})
 STEP = node_step(MACHINE, "master", (), gpu=True)

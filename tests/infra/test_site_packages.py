@@ -13,12 +13,12 @@ from configs.kubernetes import Kubernetes
 from configs.packages import Packages
 from configs.problems import UserError
 from infra.machines.commands import Command, File, Upload
-from infra.site.base import base_step
 from infra.site.bundle import RELEASE_FACT, bundle_command, open_bundle, wanted_packages
 from infra.site.facts import Fact, Reading
-from infra.site.kubernetes import kubernetes_step
-from infra.site.packages import package_sources, packages_step
 from infra.site.step import Change
+from infra.site.steps.base import base_step
+from infra.site.steps.kubernetes import kubernetes_step
+from infra.site.steps.packages import package_sources, packages_step
 
 KEY = "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nabc\n-----END PGP PUBLIC KEY BLOCK-----\n"
 BOOKWORM = Reading(0, "debian bookworm amd64\n")

@@ -6,8 +6,8 @@ from pathlib import PurePosixPath
 
 from infra.machines.commands import File
 from infra.site.facts import Reading
-from infra.site.runtime import runtime_step
 from infra.site.step import Change
+from infra.site.steps.runtime import runtime_step
 
 HOSTS = PurePosixPath("/etc/containerd/certs.d/registry:5000/hosts.toml")
 

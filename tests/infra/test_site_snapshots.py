@@ -12,8 +12,8 @@ from infra.kubeadm.snapshots import SCRIPT, SharePlace, SnapshotPlan, snapshot_f
 from infra.machines.commands import File
 from infra.site.facts import Fact, Reading
 from infra.site.reading import file_fact, packages_fact, unit_fact
-from infra.site.snapshots import WITH_SHARE, snapshots_step
 from infra.site.step import Change
+from infra.site.steps.snapshots import WITH_SHARE, snapshots_step
 
 PLACE = SharePlace("storage", 445, "share", "team/backups/cluster", "alice", "a secret", encrypt=True)
 PLAN = SnapshotPlan("age1recipient", 6, 28, PLACE)

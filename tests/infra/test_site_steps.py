@@ -10,13 +10,13 @@ import pytest
 
 from infra.machines.commands import Command, File, Removal
 from infra.samba.client import Mount
-from infra.site.base import BEGIN, END, base_step, hosts_text
 from infra.site.facts import Fact, Reading, facts_script, read_answers
-from infra.site.health import health_step
-from infra.site.mounts import mount_step
 from infra.site.reading import file_changes, file_fact, package_changes, packages_fact, unit_changes, unit_fact
-from infra.site.sshd import DROP_IN, sshd_changes
 from infra.site.step import Change, Step
+from infra.site.steps.base import BEGIN, END, base_step, hosts_text
+from infra.site.steps.health import health_step
+from infra.site.steps.mounts import mount_step
+from infra.site.steps.sshd import DROP_IN, sshd_changes
 
 RUNS = "LoadState=loaded\nUnitFileState=enabled\nActiveState=active\nNeedDaemonReload=no\nMarked=1\n"
 FILE = File(PurePosixPath("/etc/a"), "one\ntwo\n")

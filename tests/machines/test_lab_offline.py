@@ -16,7 +16,7 @@ from lab_sites import LabSite
 
 from infra.site.bundle import PLACE
 from infra.site.engine import Key, Outcome, State, problems_of
-from infra.site.packages import BUNDLE
+from infra.site.steps.packages import BUNDLE
 
 pytestmark = pytest.mark.machine
 CHECKOUT = Path(__file__).parents[2]

@@ -19,7 +19,7 @@ from lab import Lab, LabError, LabMachine
 from lab_sites import LabSite
 from registry_soak import Soak
 
-from infra.site.registry import DATA
+from infra.site.steps.registry import DATA
 
 pytestmark = [pytest.mark.machine, pytest.mark.slow]
 SECONDS = float(os.environ.get("MLOPS_SOAK_S", "30"))

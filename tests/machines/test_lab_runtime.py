@@ -13,8 +13,8 @@ from lab import Lab, LabError, LabMachine
 from lab_sites import LabSite
 
 from infra.site.engine import State
-from infra.site.kernel import FSTAB, SWAP_NOTE
-from infra.site.kubernetes import PACKAGES
+from infra.site.steps.kernel import FSTAB, SWAP_NOTE
+from infra.site.steps.kubernetes import PACKAGES
 
 pytestmark = pytest.mark.machine
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"

@@ -24,7 +24,7 @@ from infra.machines.host_keys import pin
 from infra.site.engine import State
 from infra.site.inventory import site_folder
 from infra.site.lock import site_lock
-from infra.site.sshd import DROP_IN
+from infra.site.steps.sshd import DROP_IN
 
 pytestmark = pytest.mark.machine
 CHECKOUT = Path(__file__).parents[2]

@@ -18,9 +18,9 @@ from lab_sites import LabSite
 from infra.age.files import AgeError, decrypt_by_identity
 from infra.age.keys import make_identity
 from infra.kubeadm.snapshots import SCRIPT, STORE, TIMER, TOOLS, UNIT
-from infra.site.backup import Closing, back_up
 from infra.site.engine import State
-from infra.site.restore_state import open_by, read_backup
+from infra.site.life.backup import Closing, back_up
+from infra.site.life.restore_state import open_by, read_backup
 from infra.site.step import Step
 
 pytestmark = pytest.mark.machine

@@ -19,10 +19,10 @@ from pathlib import PurePosixPath
 from infra.kubeadm.joining import FOLDER
 from infra.kubeadm.snapshots import TOOLS, TOOLS_SCRIPT, tools_file
 from infra.machines.commands import Command, File, Removal
-from infra.site.control_plane import BEGUN, CONFIGURATION, RESTORING
 from infra.site.facts import Fact, Facts
 from infra.site.reading import MARKERS, absent_fact, file_fact
 from infra.site.step import Change, Step
+from infra.site.steps.control_plane import BEGUN, CONFIGURATION, RESTORING
 
 DATA = PurePosixPath("/var/lib/etcd")
 CAME = PurePosixPath("/var/lib/mlops/restore/snapshot.db")
@@ -96,7 +96,7 @@ def restore_step(
 
     Args:
         members: of the cluster in a backup, by their paths there.
-        files: of :func:`infra.site.control_plane.control_plane_files`.
+        files: of :func:`infra.site.steps.control_plane.control_plane_files`.
         replace: what is left of a cluster on the machine may be moved aside.
     """
     snapshot = members["snapshot.db"]

@@ -9,14 +9,14 @@ from pathlib import Path
 from configs.problems import Problem, UserError
 from configs.site import SITE_FILE, Site
 from infra.kubeadm.configuration import cluster_of
-from infra.site.backup import CLUSTER
-from infra.site.control_plane import control_plane_files
 from infra.site.inventory import SiteMachine, holder, machines_of, site_folder
-from infra.site.leaving import DRAIN_S, delete_step, drain_step, leave_step, ready_step, return_step
+from infra.site.life.backup import CLUSTER
+from infra.site.life.leaving import DRAIN_S, delete_step, drain_step, leave_step, ready_step, return_step
+from infra.site.life.restore import refresh_step, restore_step
 from infra.site.passwords import find_or_make_key
 from infra.site.plan import site_steps
-from infra.site.restore import refresh_step, restore_step
 from infra.site.step import Step
+from infra.site.steps.control_plane import control_plane_files
 
 BEFORE_RESTORE = ("image", "vm", "ready", "base", "runtime", "kubernetes")
 
@@ -43,7 +43,7 @@ def remove_worker_steps(
     """Return the steps that take machine ``name`` out of the cluster; what is on it stays.
 
     Args:
-        home: the checkout's state folder. force: see :func:`infra.site.leaving.drain_step`.
+        home: the checkout's state folder. force: see :func:`infra.site.life.leaving.drain_step`.
         lost: the machine is gone for good: the cluster forgets it, and nobody asks it anything.
         timeout_s: seconds for the drain.
 

@@ -8,7 +8,6 @@ from infra.machines.commands import Command
 from infra.samba.sentinel import SENTINEL
 from infra.samba.server import FOLDER_MODE, Server, render_files, setup_commands
 from infra.site.facts import Fact, Facts
-from infra.site.firewall import firewall_changes, firewall_facts, firewall_files
 from infra.site.reading import (
     file_changes,
     file_fact,
@@ -18,6 +17,7 @@ from infra.site.reading import (
     unit_fact,
 )
 from infra.site.step import Change, Step
+from infra.site.steps.firewall import firewall_changes, firewall_facts, firewall_files
 
 PACKAGES = ("samba", "smbclient", "nftables")
 UNIT = "smbd.service"

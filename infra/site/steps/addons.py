@@ -12,10 +12,10 @@ from configs.kubernetes import Kubernetes
 from infra.addons import dashboard, device_plugin, metrics_server
 from infra.addons.device_plugin import device_plugin_manifests
 from infra.addons.images import DEVICE_PLUGIN, HEADLAMP, METRICS_SERVER, from_mirror
-from infra.site.applied import Rollouts, applied_step
 from infra.site.authority import Authority
-from infra.site.named import read_manifest
 from infra.site.step import Step
+from infra.site.steps.applied import Rollouts, applied_step
+from infra.site.steps.named import read_manifest
 
 
 def addon_steps(

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from infra.addons.dashboard import NAMESPACE as DASHBOARD
 from infra.kubeadm.flannel import NAMESPACE as FLANNEL
 from infra.machines.commands import Command
-from infra.site.applied import KUBECTL
 from infra.site.facts import Fact, Facts
 from infra.site.step import Change, Step
+from infra.site.steps.applied import KUBECTL
 
 NAMESPACES = ("kube-system", FLANNEL, DASHBOARD)
 """Of what the cluster itself needs; the platform's has a status of its own."""

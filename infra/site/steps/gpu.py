@@ -21,8 +21,8 @@ from infra.site.reading import (
     unit_changes,
     unit_fact,
 )
-from infra.site.runtime import CONFIGURATION, UNIT, containerd_configuration
 from infra.site.step import Change, Step
+from infra.site.steps.runtime import CONFIGURATION, UNIT, containerd_configuration
 
 PACKAGES = ("nvidia-container-toolkit",)
 KEYRING = PurePosixPath("/etc/apt/keyrings/mlops-nvidia.asc")

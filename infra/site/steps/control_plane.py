@@ -14,10 +14,10 @@ from infra.kubeadm.joining import FOLDER
 from infra.kubeadm.policy import audit_policy, encryption_configuration
 from infra.machines.commands import Command, File
 from infra.site.facts import Fact, Facts
-from infra.site.modes import mode_fact, private_changes
-from infra.site.moved import moved_control_plane, moved_from
 from infra.site.reading import file_changes, file_fact, file_text, unit_changes, unit_fact
 from infra.site.step import Change, Step
+from infra.site.steps.modes import mode_fact, private_changes
+from infra.site.steps.moved import moved_control_plane, moved_from
 
 CONFIGURATION = FOLDER / "mlops-kubeadm.yaml"
 BEGUN = File(FOLDER / "mlops-begun", "kubeadm was started here by the site, on a machine without Kubernetes.\n")

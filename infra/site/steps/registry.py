@@ -14,7 +14,6 @@ import yaml
 from infra.machines.commands import Command, File
 from infra.site.authority import ServerCertificate
 from infra.site.facts import Fact, Facts
-from infra.site.firewall import firewall_changes, firewall_facts, firewall_files
 from infra.site.reading import (
     file_changes,
     file_fact,
@@ -24,6 +23,7 @@ from infra.site.reading import (
     unit_fact,
 )
 from infra.site.step import Change, Step
+from infra.site.steps.firewall import firewall_changes, firewall_facts, firewall_files
 
 PACKAGES = ("docker-registry", "apache2-utils", "curl", "nftables")
 UNIT = "docker-registry.service"

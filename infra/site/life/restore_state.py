@@ -10,10 +10,10 @@ from configs.problems import Problem, UserError
 from configs.site import SITE_FILE, load_site
 from infra.age.files import AgeError, asks_for_passphrase, decrypt_by_identity, decrypt_by_passphrase
 from infra.password import password_in, password_path
-from infra.site.archive import ArchiveError, read_tar, unpack
-from infra.site.backup import CLUSTER, PASSWORDS, STATE, password_references
 from infra.site.inventory import site_folder
-from infra.site.snapshots import IDENTITY
+from infra.site.life.archive import ArchiveError, read_tar, unpack
+from infra.site.life.backup import CLUSTER, PASSWORDS, STATE, password_references
+from infra.site.steps.snapshots import IDENTITY
 from infra.stack.credentials import write_private
 
 # Another one of these, and the cluster's secrets, its snapshots or the registry's clients are lost.

@@ -11,11 +11,11 @@ from infra.addons.device_plugin import GPU_LABEL
 from infra.kubeadm.joining import FOLDER
 from infra.kubeadm.serving import SIGNER, approvable
 from infra.machines.commands import Command
-from infra.site.applied import KUBECTL
 from infra.site.facts import Fact, Facts
-from infra.site.gpu import DRIVER, GPU, has_gpu
 from infra.site.inventory import SiteMachine
 from infra.site.step import Action, Change, Relay, Step
+from infra.site.steps.applied import KUBECTL
+from infra.site.steps.gpu import DRIVER, GPU, has_gpu
 
 WORKER_ROLE = "node-role.kubernetes.io/worker"
 SET = "mlops/labels"

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 
 from infra.kubeadm.joining import FOLDER
 from infra.machines.commands import Command, File
-from infra.site.control_plane import ADMIN
 from infra.site.facts import Fact, Facts
 from infra.site.reading import file_changes, file_fact
 from infra.site.step import Change, Step
+from infra.site.steps.control_plane import ADMIN
 
 KUBECTL = ("kubectl", f"--kubeconfig={ADMIN}", "--request-timeout=15s")
 APPLY_S = 120

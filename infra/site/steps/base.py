@@ -9,8 +9,8 @@ from pathlib import PurePosixPath
 from infra.machines.commands import Command, File
 from infra.site.facts import Fact, Facts
 from infra.site.reading import package_changes, packages_fact, unit_changes, unit_fact
-from infra.site.sshd import sshd_changes, sshd_facts
 from infra.site.step import Change, Step
+from infra.site.steps.sshd import sshd_changes, sshd_facts
 
 PACKAGES = ("ca-certificates", "curl", "nftables")
 TIME = ("chrony",)

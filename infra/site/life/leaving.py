@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 from infra.kubeadm.joining import FOLDER
 from infra.machines.commands import Command, File, Removal
-from infra.site.control_plane import ADMIN, BEGUN, KUBELET, MADE
 from infra.site.facts import Fact, Facts
 from infra.site.reading import file_fact, read_unit, unit_fact
 from infra.site.step import Change, Step
+from infra.site.steps.control_plane import ADMIN, BEGUN, KUBELET, MADE
 
 REMOVED = File(
     FOLDER / "mlops-removed", "This machine was taken out of its cluster: `mlops site add-worker` undoes it.\n"

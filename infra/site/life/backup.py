@@ -30,12 +30,12 @@ from infra.kubeadm.snapshots import HERE, LIMIT_S, SCRIPT, STORE, SUFFIX
 from infra.machines.commands import Command
 from infra.machines.ssh import Machine
 from infra.password import password_in, password_path
-from infra.site.archive import ArchiveError, pack, read_tar, unpack
 from infra.site.engine import Key, Outcome, Report, State
 from infra.site.inventory import holder, machines_of, site_folder
+from infra.site.life.archive import ArchiveError, pack, read_tar, unpack
 from infra.site.session import reached_for
-from infra.site.snapshots import IDENTITY
 from infra.site.step import Change, Step
+from infra.site.steps.snapshots import IDENTITY
 
 HERE_ONLY = "this machine"
 STATE, PASSWORDS, CLUSTER = "state", "passwords", "cluster"

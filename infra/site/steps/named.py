@@ -11,7 +11,7 @@ import yaml
 from configs.kubernetes import NamedManifest
 from configs.problems import Problem, UserError
 from configs.site import SITE_FILE
-from infra.site.applied import Rollouts
+from infra.site.steps.applied import Rollouts
 
 
 def read_manifest(named: NamedManifest, key: str, root: Path) -> tuple[str, Rollouts]:

@@ -18,17 +18,17 @@ from infra.kubeadm.snapshots import TIMER as SNAPSHOTS
 from infra.machines.commands import Command
 from infra.samba.client import escape_path
 from infra.samba.server import FOLDER as SHARES
-from infra.site.control_plane import MADE
 from infra.site.facts import Fact, Facts
 from infra.site.inventory import SiteMachine, holder, machines_of
-from infra.site.leaving import DRAIN_S, drain_step, leave_step
+from infra.site.life.leaving import DRAIN_S, drain_step, leave_step
 from infra.site.plan import mount_point
 from infra.site.reading import file_fact, read_unit, unit_fact
-from infra.site.registry import DATA as IMAGES
-from infra.site.registry import TIMERS
-from infra.site.registry import UNIT as REGISTRY
 from infra.site.step import Change, Step
-from infra.site.storage import UNIT as SAMBA
+from infra.site.steps.control_plane import MADE
+from infra.site.steps.registry import DATA as IMAGES
+from infra.site.steps.registry import TIMERS
+from infra.site.steps.registry import UNIT as REGISTRY
+from infra.site.steps.storage import UNIT as SAMBA
 from infra.vms.control import stop_step
 from infra.vms.inventory import vms_of
 
@@ -63,7 +63,7 @@ def retire_steps(
 
     Args:
         home: the checkout's state folder.
-        force, timeout_s: of :func:`infra.site.leaving.drain_step`.
+        force, timeout_s: of :func:`infra.site.life.leaving.drain_step`.
         data: remove the share's and the registry's data, and the snapshots on the control plane, for good.
         reset: run ``kubeadm reset`` on every node: etcd's data and the nodes' keys are lost.
     """

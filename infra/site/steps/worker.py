@@ -9,13 +9,13 @@ from infra.kubeadm.configuration import Cluster, join_configuration
 from infra.kubeadm.hardening import KUBELET_CONFIG
 from infra.kubeadm.joining import FOLDER, read_token, token_command
 from infra.machines.commands import Command, File, Removal
-from infra.site.control_plane import BEGUN, KUBELET, MADE, foreign_node, ignored
 from infra.site.facts import Fact, Facts
-from infra.site.leaving import REMOVED
-from infra.site.modes import mode_fact, private_changes
-from infra.site.moved import NODE_IP, moved_kubelet
+from infra.site.life.leaving import REMOVED
 from infra.site.reading import absent_changes, absent_fact, file_fact, unit_changes, unit_fact
 from infra.site.step import Change, Relay, Step
+from infra.site.steps.control_plane import BEGUN, KUBELET, MADE, foreign_node, ignored
+from infra.site.steps.modes import mode_fact, private_changes
+from infra.site.steps.moved import NODE_IP, moved_kubelet
 
 JOIN = FOLDER / "mlops-join.yaml"
 LEFT_BY_JOIN = (

@@ -7,9 +7,9 @@ from pathlib import Path
 from configs.kubernetes import NamedManifest
 from infra.kubeadm.configuration import Cluster
 from infra.kubeadm.flannel import NAME, NAMESPACE, flannel_manifest
-from infra.site.applied import applied_step
-from infra.site.named import read_manifest
 from infra.site.step import Step
+from infra.site.steps.applied import applied_step
+from infra.site.steps.named import read_manifest
 
 
 def pod_network_step(machine: str, cluster: Cluster, after: tuple[tuple[str, str], ...]) -> Step:
@@ -27,7 +27,7 @@ def named_network_step(machine: str, named: NamedManifest, root: Path, after: tu
         root: the checkout.
 
     Raises:
-        UserError: see :func:`infra.site.named.read_manifest`.
+        UserError: see :func:`infra.site.steps.named.read_manifest`.
     """
     text, rollouts = read_manifest(named, "kubernetes.network", root)
     return applied_step("pod-network", machine, "pod network", text, rollouts, after)

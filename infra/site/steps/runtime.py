@@ -11,7 +11,6 @@ from pathlib import PurePosixPath
 
 from infra.machines.commands import Command, File
 from infra.site.facts import Fact, Facts
-from infra.site.kernel import kernel_changes, kernel_facts
 from infra.site.reading import (
     file_changes,
     file_fact,
@@ -21,6 +20,7 @@ from infra.site.reading import (
     unit_fact,
 )
 from infra.site.step import Change, Step
+from infra.site.steps.kernel import kernel_changes, kernel_facts
 
 # kubelet mounts, limits and inspects by these.
 PACKAGES = ("containerd", "conntrack", "ethtool", "iptables", "kmod", "mount", "socat")
@@ -29,7 +29,7 @@ IMAGES, PAUSE = "registry.k8s.io", "pause:3.10"
 """Where Kubernetes' images are, and what kubeadm 1.31 to 1.33 names as the sandbox's; another would be a second one."""
 CONFIGURATION = PurePosixPath("/etc/containerd/config.toml")
 TOOLKIT = Fact(("test", "-x", "/usr/bin/nvidia-container-runtime"))
-"""Whether nvidia-container-toolkit is there, which :mod:`infra.site.gpu` installs."""
+"""Whether nvidia-container-toolkit is there, which :mod:`infra.site.steps.gpu` installs."""
 _ANSWERS = Fact(("ctr", "--connect-timeout", "5s", "version"))
 
 _TEXT = """\
