@@ -82,7 +82,7 @@ class DetectSection(Section):
     imgsz: int = Field(416, ge=32, le=4096, multiple_of=32, description="longer side of the network's input, pixels")
     conf: Fraction = Field(0.25, description="least confidence of a detection")
     iou: Fraction = Field(0.7, description="overlap above which two boxes of a class are one")
-    crf: int = Field(26, ge=0, le=51, description="x264's constant rate factor of the annotated video")
+    qp: int = Field(26, ge=0, le=51, description="H.264 quantizer of the annotated video, 0 best to 51 smallest")
     precision: Literal["auto", "fp32"] = Field("auto", description="auto: bfloat16 where the CPU computes in it")
 
 

@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--imgsz", type=int, help="longer side of the network's input, pixels")
     parser.add_argument("--conf", type=float, help="least confidence of a detection")
     parser.add_argument("--iou", type=float, help="overlap above which two boxes of a class are one")
-    parser.add_argument("--crf", type=int, help="quality of the annotated video, 0 best to 51 worst")
+    parser.add_argument("--qp", type=int, help="quantizer of the annotated video, 0 best to 51 smallest")
     options = parser.parse_args(arguments)
     recipe = load_recipe(options.recipe) if options.recipe else None
     settings = _override(recipe.detect if recipe else DetectSection(), options)
@@ -53,7 +53,7 @@ def own_source(data: Path) -> Path:
 
 
 def _override(settings: DetectSection, options: argparse.Namespace) -> DetectSection:
-    given = {key: getattr(options, key) for key in ("imgsz", "conf", "iou", "crf") if getattr(options, key) is not None}
+    given = {key: getattr(options, key) for key in ("imgsz", "conf", "iou", "qp") if getattr(options, key) is not None}
     try:
         return DetectSection.model_validate({**settings.model_dump(), **given})
     except ValidationError as error:

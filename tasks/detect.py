@@ -79,7 +79,7 @@ def detect_in(job: Job, source: Path, model: Path, output: Path) -> None:
         *("--imgsz", str(settings.imgsz)),
         *("--conf", str(settings.conf)),
         *("--iou", str(settings.iou)),
-        *("--crf", str(settings.crf)),
+        *("--qp", str(settings.qp)),
     )
     summary = json.loads((job.root / folder / "summary.json").read_text(encoding="utf-8"))
     create_markdown_artifact(

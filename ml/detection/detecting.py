@@ -25,7 +25,9 @@ from ml.events import Events
 from ml.progress import Progress
 
 ANNOTATED, PREVIEW, COUNTS_PLOT, SUMMARY = "annotated.mp4", "preview.jpg", "counts.png", "summary.json"
-VIDEO_BATCH = 2  # frames a request: 6 % cheaper than one by one
+VIDEO_BATCH = 4  # frames a request: a tenth cheaper than one by one
+# Between decoder and encoder: enough for every core to find work, as far as memory goes.
+VIDEO_AHEAD, VIDEO_AHEAD_BYTES = 64, 192 << 20
 
 
 @dataclass(frozen=True)
@@ -142,13 +144,14 @@ class _Run:
     ) -> tuple[int, int]:
         """Detect, draw and encode; return the frames' height and width."""
         network = self._network(VIDEO_BATCH)
+        ahead = min(max(VIDEO_AHEAD_BYTES // max(reader.frame_bytes, 1), 4 * VIDEO_BATCH), VIDEO_AHEAD)
         with ExitStack() as stack:
-            pairs = stack.enter_context(closing(find_boxes(reader, network, self.settings.imgsz)))
+            pairs = stack.enter_context(closing(find_boxes(reader, network, self.settings.imgsz, ahead)))
             writer: VideoWriter | None = None
             for frame, boxes in pairs:
                 if writer is None:
                     path, size = self.target / ANNOTATED, frame.size
-                    writer = VideoWriter(path, size, reader.rate, reader.time_base, self.settings.crf, frame.space)
+                    writer = VideoWriter(path, size, reader.rate, reader.time_base, self.settings.qp, frame.space)
                     stack.enter_context(writer)
                 draw_boxes(writer.canvas(frame), boxes, self.model.names)
                 writer.write()

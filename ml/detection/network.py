@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from ml.detection.yuv import ColourSpace
 
 Precision = Literal["auto", "fp32"]
 MODEL_FILE, WEIGHTS_FILE, METADATA_FILE = "model.xml", "model.bin", "metadata.yaml"
+REQUESTS = 3  # for each that runs
 _Kind = tuple[tuple[int, int], ColourSpace | None]
 
 
@@ -117,11 +118,13 @@ class Network:
         self.model, self.confidence, self.overlap, self.precision = model, confidence, overlap, precision
         self.batch = batch
         self._queues: dict[_Kind, Any] = {}
+        # Compiling takes as long as decoding the first 30 frames: whoever submits does not wait for it.
+        self._starter = ThreadPoolExecutor(1, "start")
         self._kind: _Kind | None = None
         self._waiting: list[tuple[Image, Future[Boxes]]] = []
 
     def submit(self, planes: Image, space: ColourSpace | None = None) -> Future[Boxes]:
-        """Start on an image of shape (3, height, width) in whole strides; waits while all requests are busy.
+        """Start on an image of shape (3, height, width) in whole strides as soon as a request is free.
 
         The last images of a batch that does not fill wait for :meth:`flush`.
 
@@ -150,17 +153,20 @@ class Network:
         batch = np.empty((self.batch, *images[0].shape), np.uint8)
         np.stack(images, out=batch[: len(images)])
         batch[len(images) :] = images[-1]
-        try:
-            self._queue(self._kind).start_async(batch, futures)
-        except BaseException as error:  # whoever waits for an earlier one of the batch is told, too
-            for future in futures:
-                future.set_exception(error)
-            raise
+        self._starter.submit(self._start, self._kind, batch, futures)
 
     def close(self) -> None:
-        """Wait for what was started."""
+        """Wait for what was started; what was not is given up."""
+        self._starter.shutdown(cancel_futures=True)
         for queue in self._queues.values():
             queue.wait_all()
+
+    def _start(self, kind: _Kind, batch: Image, futures: tuple[Future[Boxes], ...]) -> None:
+        try:
+            self._queue(kind).start_async(batch, futures)
+        except BaseException as error:  # whoever waits for the boxes is told
+            for future in futures:
+                future.set_exception(error)
 
     def _queue(self, kind: _Kind) -> Any:
         import openvino
@@ -168,7 +174,9 @@ class Network:
         if kind not in self._queues:
             shape, space = kind
             compiled = self.model.compile(shape, self.precision, space=space, batch=self.batch)
-            self._queues[kind] = openvino.AsyncInferQueue(compiled)
+            # Some requests wait for every one that runs: a core that has done with one finds the next at once.
+            requests = REQUESTS * int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+            self._queues[kind] = openvino.AsyncInferQueue(compiled, requests)
             self._queues[kind].set_callback(self._finish)
         return self._queues[kind]
 

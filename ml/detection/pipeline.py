@@ -13,7 +13,7 @@ from ml.boxes.geometry import Boxes, Letterbox, network_shape
 from ml.detection.network import Network
 from ml.detection.yuv import ColourSpace
 
-AHEAD = 16  # pictures between decoder and encoder, more than a batch: a 1080p frame is 3 MB
+AHEAD = 16  # pictures between reader and writer: a photo of a phone is 36 MB
 PATIENCE_S = 0.1
 
 
@@ -34,18 +34,21 @@ class Picture(Protocol):
 AnyPicture = TypeVar("AnyPicture", bound=Picture)
 
 
-def find_boxes(pictures: Iterable[AnyPicture], network: Network, imgsz: int) -> Generator[tuple[AnyPicture, Boxes]]:
+def find_boxes(
+    pictures: Iterable[AnyPicture], network: Network, imgsz: int, ahead: int = AHEAD
+) -> Generator[tuple[AnyPicture, Boxes]]:
     """Yield every picture with its boxes, in pixels of the picture, in the order they came.
 
-    A thread reads the pictures and feeds the network, at most ``AHEAD`` of the caller; what it raises is raised here.
+    A thread reads the pictures and feeds the network; what it raises is raised here.
     Closing the iterator ends the thread.
 
     Args:
         pictures: read from another thread.
         network: runs on them.
         imgsz: the longer side of the network's input, pixels.
+        ahead: pictures that are read before the caller takes them, at most.
     """
-    waiting: Queue[tuple[AnyPicture, Letterbox, Future[Boxes]] | BaseException | None] = Queue(AHEAD)
+    waiting: Queue[tuple[AnyPicture, Letterbox, Future[Boxes]] | BaseException | None] = Queue(ahead)
     stop = threading.Event()
 
     def put(item: tuple[AnyPicture, Letterbox, Future[Boxes]] | BaseException | None) -> None:
