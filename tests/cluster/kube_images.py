@@ -97,10 +97,11 @@ def _iptables() -> dict[str, Path]:
     """Return this machine's iptables with its libraries and extensions, by their paths in an image."""
     legacy = Path("/usr/sbin", _LEGACY)
     files = {f"usr/sbin/{name}": legacy for name in (*_IPTABLES, *(name.replace("ip", "ip6", 1) for name in _IPTABLES))}
-    said = subprocess.run(["ldd", str(legacy)], capture_output=True, text=True, check=True).stdout
-    for library in re.findall(r"(/\S+\.so\S*)", said):
-        files[library.lstrip("/")] = Path(library)
     (extensions,) = Path("/usr/lib").glob("*/xtables")
-    for extension in extensions.iterdir():
-        files[str(extension).lstrip("/")] = extension
+    loaded = sorted(extensions.glob("*.so"))
+    files |= {str(extension).lstrip("/"): extension for extension in loaded}
+    # An extension may need more than the program: `statistic`, by which a service has several pods, needs libm.
+    said = subprocess.run(["ldd", legacy, *loaded], capture_output=True, text=True, check=True).stdout
+    for library in re.findall(r"(/\S+\.so\S*) \(", said):
+        files[library.lstrip("/")] = Path(library)
     return files
