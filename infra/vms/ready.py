@@ -39,7 +39,7 @@ def _changes(facts: Facts) -> Iterator[Change]:
     result = json.loads(facts[_RESULT].text)["v1"]
     source, errors = str(result["datasource"]), [str(error) for error in result["errors"]]
     if "NoCloud" not in source:
-        remedy = f"the image's kernel must know virtio disks; {_LOOK}"
+        remedy = f"the image's kernel must know the VM's disks (virtio; of VirtualBox a CD at SATA); {_LOOK}"
         yield Change("give the machine its identity", f"its seed was not found, but {source}", by_hand=remedy)
     if errors:
         yield Change("let cloud-init end well", "; ".join(errors), by_hand=_LOOK)

@@ -79,6 +79,7 @@ def base_image() -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not base.exists():
             draft = cache / "draft"
+            _unmount_below(draft)
             shutil.rmtree(draft, ignore_errors=True)
             hook = _HOOK.format(packages=" ".join(OFFERED))
             command = ["mmdebstrap", "--quiet", "--variant=minbase", "--mode=root", f"--include={','.join(SYSTEM)}"]
@@ -86,6 +87,13 @@ def base_image() -> Path:
             run(*command, RELEASE, str(draft), mirror(), timeout=600)
             draft.rename(base)
     return base
+
+
+def _unmount_below(folder: Path) -> None:
+    """Unmount what a build that was killed has left there: else `/dev` and `/sys` would be emptied with the folder."""
+    places = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    for place in sorted((place for place in places if Path(place).is_relative_to(folder)), reverse=True):
+        run("umount", "--lazy", place)
 
 
 def cache_folder() -> Path:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from infra.site.plan import site_steps
 from infra.site.session import run_site
 from infra.site.step import Step
 
+CHECKOUT = Path(__file__).parents[2]
 FILE = """\
 storage:
   kind: smb
@@ -84,3 +88,41 @@ class LabSite:
 
     def hear(self, step: Step, state: State, detail: str) -> None:
         self.told.append(f"{step.machine}: {step.name}: {state} {detail}")
+
+
+def start_mlops(root: Path, *words: str) -> subprocess.Popen[str]:
+    """Start ``mlops`` in the site's checkout ``root``."""
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "MLOPS_HOME": str(root / ".mlops"), "NO_COLOR": "1"}
+    return _start(root, environment, "-m", "cli", *words)
+
+
+def start_flow(root: Path, name: str, **parameters: object) -> subprocess.Popen[str]:
+    """Start flow ``name`` (``check_site``) in a process, with a Prefect server of its own."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
+    environment |= {
+        "PYTHONPATH": str(CHECKOUT),
+        "MLOPS_HOME": str(root / ".mlops"),
+        "PREFECT_HOME": str(root / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # a busy machine starts it slowly
+    }
+    return _start(root, environment, "-c", f"from flows.{name} import {name}; {name}(**{parameters!r})")
+
+
+def ended(process: subprocess.Popen[str], timeout_s: float = 120) -> tuple[int, str]:
+    """Wait for a command's end; returns its status and what it said."""
+    said, _ = process.communicate(timeout=timeout_s)
+    return process.returncode, said
+
+
+def _start(root: Path, environment: Mapping[str, str], *words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, *words],
+        cwd=root,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from lab import Lab, LabMachine
+from lab_sites import ended, start_mlops
 
 from configs.problems import UserError
 from infra.machines.hold import LOCK, Holds
@@ -123,18 +124,10 @@ def test_a_second_checkout_is_refused_and_may_still_look(machines: list[LabMachi
     shutil.copytree(folder, root / ".mlops/site")
     process = holder(machines[1], folder)
     try:
-        said = {word: mlops(root, "site", word, "--step", "health") for word in ("apply", "plan")}
+        said = {word: ended(start_mlops(root, "site", word, "--step", "health")) for word in ("apply", "plan")}
     finally:
         process.kill()
-    assert said["apply"].returncode == 1
-    assert "two: is changed by somebody else now: " in said["apply"].stdout
-    assert "/home/alice/site" in said["apply"].stdout
-    assert said["plan"].returncode in (0, 2)
-
-
-def mlops(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "MLOPS_HOME": str(root / ".mlops"), "NO_COLOR": "1"}
-    command = [sys.executable, "-m", "cli", *words]
-    return subprocess.run(
-        command, cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-    )
+    assert said["apply"][0] == 1
+    assert "two: is changed by somebody else now: " in said["apply"][1]
+    assert "/home/alice/site" in said["apply"][1]
+    assert said["plan"][0] in (0, 2)

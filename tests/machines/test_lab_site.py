@@ -10,7 +10,6 @@ import signal
 import socket
 import ssl
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import httpx
 import pytest
 from canaries import left_here, left_there, secrets_of
 from lab import Lab
-from lab_sites import LabSite
+from lab_sites import LabSite, ended, start_flow, start_mlops
 
 from infra.machines.host_keys import pin
 from infra.site.engine import State
@@ -38,7 +37,7 @@ def bare(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> LabSite:
 @pytest.fixture(scope="module")
 def site(bare: LabSite) -> LabSite:
     """The site, provisioned by a run that was killed in the middle and by a second one."""
-    process = mlops(bare, "site", "apply")
+    process = start_mlops(bare.root, "site", "apply")
     assert process.stdout is not None
     printed = []
     for line in process.stdout:
@@ -54,25 +53,6 @@ def site(bare: LabSite) -> LabSite:
     outcomes = bare.run(apply=True)
     assert {key: item.error for key, item in outcomes.items() if item.error} == {}
     return bare
-
-
-def mlops(site: LabSite, *words: str) -> subprocess.Popen[str]:
-    """Start the command in the site's checkout."""
-    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "MLOPS_HOME": str(site.home), "NO_COLOR": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "cli", *words],
-        cwd=site.root,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
-    said, _ = process.communicate(timeout=120)
-    return process.returncode, said
 
 
 def smb(site: LabSite, user: str, password: str, command: str) -> subprocess.CompletedProcess[str]:
@@ -109,7 +89,7 @@ def pushing_is_answered_by(client: httpx.Client, login: tuple[str, str], status:
 
 
 def test_a_plan_says_what_it_would_do_and_why_and_does_nothing(bare: LabSite) -> None:
-    code, said = ended(mlops(bare, "site", "plan"))
+    code, said = ended(start_mlops(bare.root, "site", "plan"))
     assert code == 2
     assert "install samba smbclient nftables  (not installed)" in said
     assert "+    server min protocol = SMB3_11" in said
@@ -121,7 +101,7 @@ def test_a_plan_says_what_it_would_do_and_why_and_does_nothing(bare: LabSite) ->
 def test_a_run_killed_in_the_middle_is_completed_by_the_next_and_a_third_changes_nothing(site: LabSite) -> None:
     outcomes = site.run(apply=True)
     assert {item.state for item in outcomes.values()} == {State.FITS}
-    code, said = ended(mlops(site, "site", "plan"))
+    code, said = ended(start_mlops(site.root, "site", "plan"))
     assert (code, said.rstrip().splitlines()[-1]) == (0, "Nothing differs.")
 
 
@@ -289,44 +269,22 @@ def test_a_check_in_prefect_mends_what_is_safe_and_fails_with_the_rest(site: Lab
     machine.run("systemctl", "stop", "smbd.service")
     machine.run("systemd-run", "--quiet", "--unit=broken", "false")
     subprocess.run(["git", "init", "--quiet", str(site.root)], check=True)
-    code, said = ended(flow(site, "check"))
+    code, said = ended(start_flow(site.root, "check_site"))
     assert code == 1
     assert "storage: storage: changed start smbd.service, now and at every boot" in said
     assert "storage, step health: mend broken.service: it has failed" in said
     assert "look why: journalctl -b -u broken.service" in said
     machine.run("systemctl", "reset-failed", "broken.service")
-    code, said = ended(flow(site, "provision"))
+    code, said = ended(start_flow(site.root, "provision_site"))
     assert (code, "Finished in state Completed()" in said) == (0, True)
-
-
-def flow(site: LabSite, name: str) -> subprocess.Popen[str]:
-    """Start the flow ``NAME-site`` in a process, with a Prefect server of its own."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    environment |= {
-        "PYTHONPATH": str(CHECKOUT),
-        "MLOPS_HOME": str(site.home),
-        "PREFECT_HOME": str(site.root / "prefect"),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # a busy machine starts it slowly
-    }
-    return subprocess.Popen(
-        [sys.executable, "-c", f"from flows.{name}_site import {name}_site; {name}_site()"],
-        cwd=site.root,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
 
 
 def test_two_runs_at_once_are_refused(site: LabSite) -> None:
     with site_lock(site_folder(site.home)):
-        code, said = ended(mlops(site, "site", "apply"))
+        code, said = ended(start_mlops(site.root, "site", "apply"))
         assert code == 1
         assert f"process {os.getpid()} changes the site now" in said
-        assert ended(mlops(site, "site", "plan"))[0] == 0
+        assert ended(start_mlops(site.root, "site", "plan"))[0] == 0
 
 
 def test_a_machine_is_trusted_by_its_fingerprint_only(site: LabSite) -> None:
@@ -336,10 +294,10 @@ def test_a_machine_is_trusted_by_its_fingerprint_only(site: LabSite) -> None:
     outcome = site.run(apply=False)["registry", "base"]
     assert "mlops site trust registry" in str(outcome.error)
     shown = str(outcome.error).partition("SHA256:")[2].split(";")[0].split()[0].rstrip(";,")
-    code, said = ended(mlops(site, "site", "trust", "registry", "--fingerprint", "SHA256:other"))
+    code, said = ended(start_mlops(site.root, "site", "trust", "registry", "--fingerprint", "SHA256:other"))
     assert code == 1
     assert "shows none with SHA256:other" in said
-    assert ended(mlops(site, "site", "trust", "registry", "--fingerprint", f"SHA256:{shown}"))[0] == 0
+    assert ended(start_mlops(site.root, "site", "trust", "registry", "--fingerprint", f"SHA256:{shown}"))[0] == 0
     assert site.run(apply=False)["registry", "base"].state is State.FITS
     pin(folder, "storage", [site.machines["storage"].host_key])
     pin(folder, "registry", [key])
@@ -352,7 +310,7 @@ def test_machines_that_moved_or_are_off_are_told_together(site: LabSite, lab: La
     machine.ip("address", "add", f"{moved}/24", "dev", "eth0")
     site.machines["registry"].disconnect()
     try:
-        code, said = ended(mlops(site, "site", "plan"))
+        code, said = ended(start_mlops(site.root, "site", "plan"))
     finally:
         machine.ip("address", "delete", f"{moved}/24", "dev", "eth0")
         machine.ip("address", "add", f"{machine.address}/24", "dev", "eth0")

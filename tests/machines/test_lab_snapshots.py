@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
 import subprocess
-import sys
 import tarfile
 import time
 from pathlib import Path
@@ -13,7 +11,7 @@ from pathlib import Path
 import pytest
 from lab import Lab, LabError, LabMachine
 from lab_etcd import IMAGE, etcdctl, give_image, install
-from lab_sites import LabSite
+from lab_sites import LabSite, ended, start_flow
 
 from infra.age.files import AgeError, decrypt_by_identity
 from infra.age.keys import make_identity
@@ -211,7 +209,7 @@ def test_a_backup_in_prefect_holds_a_fresh_snapshot_and_no_secret_is_told(site: 
     assert not (site.root / "kept.age").exists()
     key = (site.home / "site/encryption-key").read_text()
     (master.root / "etc/kubernetes/encryption.yaml").write_text(key)
-    code, said = flow(site, "backup_site", "to='kept.age', passphrase_file='passphrase'")
+    code, said = ended(start_flow(site.root, "backup_site", to="kept.age", passphrase_file="passphrase"))
     assert (code, "Finished in state Completed()" in said) == (0, True), said
     members, _ = read_backup(site.root / "kept.age", open_by(passphrase="a passphrase for the tests"))
     assert b"written just before" in members["cluster/snapshot.db"]
@@ -227,30 +225,6 @@ def test_a_backup_in_prefect_holds_a_fresh_snapshot_and_no_secret_is_told(site: 
     )
     assert "cluster/etc/kubernetes/pki/ca.key" in told
     assert not [secret for secret in secrets if secret in told]
-
-
-def flow(site: LabSite, name: str, parameters: str) -> tuple[int, str]:
-    """Run a flow in a process, with a Prefect server of its own."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    environment |= {
-        "PYTHONPATH": str(CHECKOUT),
-        "MLOPS_HOME": str(site.home),
-        "PREFECT_HOME": str(site.root / "prefect"),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
-    }
-    command = [sys.executable, "-c", f"from flows.{name} import {name}; {name}({parameters})"]
-    done = subprocess.run(
-        command,
-        cwd=site.root,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    return done.returncode, done.stdout
 
 
 def test_the_machine_comes_back_with_its_timer(site: LabSite) -> None:
