@@ -47,10 +47,12 @@ def apply(
 ) -> None:
     """Make the machines what configs/site.yaml says; what fits already is left alone."""
     from cli.console import console
+    from cli.site_table import print_notes
     from infra.site.engine import State
 
     outcomes = _run(machine, step, apply=True, keep=keep)
     raise_problems(outcomes)
+    print_notes(outcomes)
     if any(step == "control-plane" for _, step in outcomes):
         from configs.home import home_folder
         from infra.site.access import fetch_kubeconfig

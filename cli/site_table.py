@@ -98,6 +98,15 @@ def print_changes(outcomes: Mapping[Key, Outcome]) -> None:
             _print_change(change)
 
 
+def print_notes(outcomes: Mapping[Key, Outcome]) -> None:
+    """Print what is missing and no fault of this run: somebody else brings it."""
+    for (machine, name), outcome in outcomes.items():
+        for change in outcome.changes:
+            if change.note and not change.actions:
+                console.print(f"\n[bold]{machine}: {name}[/]")
+                _print_change(change)
+
+
 def _print_change(change: Change) -> None:
     console.print(Text.assemble(("  ~ ", "yellow"), change.what, (f"  ({change.why})", "dim")), soft_wrap=True)
     if change.by_hand:

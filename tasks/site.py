@@ -51,6 +51,7 @@ def check(*, repair: bool) -> None:
             problems += [
                 Problem(f"{machine}, step {step}", f"{item.why}: {item.what}", item.by_hand or "mlops site apply")
                 for item in outcome.changes
+                if not item.note
             ]
     if problems:
         raise UserError(problems)
@@ -127,7 +128,7 @@ def report_to(told: logging.Logger | logging.LoggerAdapter[Any]) -> Report:
     """Return what logs how steps end; steps run in threads, which have no run of their own."""
 
     def report(step: Step, state: State, detail: str) -> None:
-        if state in (State.CHANGED, State.DIFFERS, State.FAILED, State.LEFT_OUT):
+        if state in (State.CHANGED, State.DIFFERS, State.FAILED, State.LEFT_OUT) or (state is State.FITS and detail):
             told.info("%s: %s: %s %s", step.machine, step.name, state, detail)
 
     return report

@@ -133,15 +133,18 @@ def _run_step(
         # Some facts mean something only when others hold: a login, once the server runs. So a step may take rounds.
         for _ in range(ROUNDS):
             changes = tuple(step.changes(_read(step, machine)))
-            if not changes or not apply or (not makes and any(change.undo for change in changes)):
-                state = State.CHANGED if applied else State.DIFFERS if changes else State.FITS
-                report(step, state, _told(applied or changes))
-                return Outcome(state, tuple(applied) or changes, began=began, ended=_since(start))
-            _refuse_by_hand(step, changes)
+            notes = tuple(change for change in changes if change.note and not change.actions)
+            pending = [change for change in changes if change not in notes]
+            if not pending or not apply or (not makes and any(change.undo for change in pending)):
+                state = State.CHANGED if applied else State.DIFFERS if pending else State.FITS
+                told = (*applied, *notes) if applied else changes
+                report(step, state, _told(told))
+                return Outcome(state, told, began=began, ended=_since(start))
+            _refuse_by_hand(step, pending)
             done_before = {(item.what, item.why) for item in applied}
-            if all((item.what, item.why) in done_before for item in changes):
+            if all((item.what, item.why) in done_before for item in pending):
                 break
-            for change in changes:
+            for change in pending:
                 report(step, State.APPLYING, change.what)
                 applied.append(change)
                 for action in change.actions:
@@ -149,7 +152,7 @@ def _run_step(
         raise UserError(
             [
                 Problem(f"{step.machine}, step {step.name}", f"was done, yet {item.why}: {item.what}", _LOOK)
-                for item in changes
+                for item in pending
             ]
         )
     except UserError as error:

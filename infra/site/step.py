@@ -41,6 +41,8 @@ class Change:
         undo: of a change that makes something which was not there, as a virtual machine: what removes it again, however
             far the actions came. Done when the step fails, or one that vouches for it; a scheduled check leaves such a
             change to a person.
+        note: told, and no fault: it needs time, which a scheduled check does not have, or somebody else, whom a run
+            without actions for it does not wait for.
     """
 
     what: str
@@ -49,6 +51,7 @@ class Change:
     diff: str = ""
     by_hand: str = ""
     undo: tuple[Action, ...] = ()
+    note: bool = False
 
 
 @dataclass(frozen=True)

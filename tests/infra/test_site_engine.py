@@ -230,3 +230,30 @@ def test_a_dry_run_does_not_ask_a_machine_that_is_still_to_be_made(machines: dic
     assert [outcomes[key].state for key in (("a", "vm"), ("a", "base"))] == [State.DIFFERS, State.LEFT_OUT]
     (machines["b"].path / "new").touch()
     assert run(steps, machines, apply=False)["a", "base"].state is State.DIFFERS
+
+
+def test_what_somebody_else_brings_is_told_and_fails_nothing(machines: dict[str, Folder]) -> None:
+    note = Change("bring a network", "there is none", note=True)
+    step = replace(touch("a", "one"), changes=lambda facts: (note,))
+    told: list[str] = []
+    done = run_steps([step], machines, lambda step, state, detail: told.append(f"{state} {detail}"), apply=True)
+    assert done["a", "one"].state is State.FITS
+    assert done["a", "one"].changes == (note,)
+    assert told[-1] == "fits bring a network"
+    # Beside what the step itself does it is told as well.
+    both = touch("a", "two")
+    done = run([replace(both, changes=lambda facts: (*both.changes(facts), note))], machines)
+    assert done["a", "two"].state is State.CHANGED
+    assert [item.what for item in done["a", "two"].changes] == ["touch two", "bring a network"]
+
+
+def test_what_takes_time_is_waited_for_by_a_run_and_only_told_by_a_check(machines: dict[str, Folder]) -> None:
+    wanted = touch("a", "one")
+    step = replace(
+        wanted,
+        changes=lambda facts: [replace(change, note=True) for change in wanted.changes(facts)],
+        repairable=False,
+    )
+    checked = run([step], machines, only_repairs=True)["a", "one"]
+    assert (checked.state, checked.changes[0].note) == (State.DIFFERS, True)
+    assert run([step], machines)["a", "one"].state is State.CHANGED
