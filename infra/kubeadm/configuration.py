@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -47,6 +47,11 @@ class Cluster:
     kubelet: Mapping[str, Any] = field(default_factory=dict)
     kube_proxy: Mapping[str, Any] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
+
+    @property
+    def dns(self) -> IPv4Address:
+        """Return the address of the cluster's DNS: kubeadm gives it the tenth of the services' network."""
+        return self.services[10]
 
 
 def cluster_of(asked: Kubernetes, network: Network) -> Cluster:

@@ -32,6 +32,7 @@ from infra.site.steps.packages import PackageSources, package_sources, packages_
 from infra.site.steps.pod_network import named_network_step, pod_network_step
 from infra.site.steps.registry import RegistryServer, registry_step
 from infra.site.steps.runtime import runtime_step
+from infra.site.steps.services import services_step
 from infra.site.steps.snapshots import snapshot_plan, snapshots_step
 from infra.site.steps.storage import storage_step
 from infra.site.steps.worker import join_step
@@ -197,6 +198,7 @@ def _cluster_steps(
         yield named_network_step(name, asked.network, root, ((name, "control-plane"),))
     elif asked.network == "flannel":
         yield pod_network_step(name, wanted, ((name, "control-plane"),))
+    awaits = asked.network == "none"
     for machine in machines.values():
         if machine is not control_plane and "worker" not in machine.roles:
             continue
@@ -205,14 +207,15 @@ def _cluster_steps(
             after = ((machine.name, "kubernetes"), (name, "control-plane"))
             yield join_step(machine.name, machine.address, wanted, name, after)
         yield node_step(machine, name, (joined,), gpu=_gives_gpu(asked, machine))
+        yield services_step(machine.name, wanted.dns, (joined, (name, "cluster-health")), awaits_network=awaits)
     authority = Authority(site_folder(home) / "authority")
     addons = list(addon_steps(asked, name, authority, root, asked.images))
     yield from addons
     done = tuple((step.machine, step.name) for step in addons)
     ends = authority.certificate.not_valid_after_utc
     # Where somebody else brings the network, nodes are not ready before that: it is told.
-    network = "control-plane" if asked.network == "none" else "pod-network"
-    yield cluster_health_step(name, ends, ((name, network), *done))
+    before = ((name, "control-plane" if awaits else "pod-network"), *done)
+    yield cluster_health_step(name, ends, before, awaits_network=awaits)
 
 
 def _gives_gpu(asked: Kubernetes, machine: SiteMachine) -> bool:

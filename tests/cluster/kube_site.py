@@ -7,13 +7,11 @@ kube-proxy and coredns of one release; ``ETCD_BIN`` is etcd 3.5 or newer (kubead
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import ssl
 import subprocess
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ import httpx
 from kube_images import push, wanted
 from kube_packages import make_packages
 from lab import Lab, LabError
+from lab_sites import start_mlops
 
 from configs.site import Site, load_site
 from infra.machines.host_keys import pin
@@ -30,7 +29,6 @@ from infra.site.plan import site_steps
 from infra.site.session import run_site
 from infra.site.step import Step
 
-CHECKOUT = Path(__file__).parents[2]
 NODES = {"master": "control-plane", "worker": "worker"}
 OFFERED = "/kubernetes"
 BOX = "box:1"
@@ -75,28 +73,40 @@ BRIDGE = """\
 
 
 class KubeSite:
-    """Machines ``registry``, ``master`` and ``worker``, bare, and the checkout ``root`` whose site they are."""
+    """Machines ``registry``, ``master`` and workers, bare, and the checkout ``root`` whose site they are.
 
-    def __init__(self, lab: Lab, root: Path, binaries: Path, etcd: Path) -> None:
+    Args:
+        binaries, etcd: see the module. nodes: by name, with their roles. more: sections of the site's file.
+    """
+
+    def __init__(
+        self,
+        lab: Lab,
+        root: Path,
+        binaries: Path,
+        etcd: Path,
+        nodes: Mapping[str, str] = NODES,
+        more: Callable[[str], str] = lambda registry: "",
+    ) -> None:
         self.root, self.home, self.lab = root, root / ".mlops", lab
         self.binaries, self.etcd = binaries, etcd
         self.version = release_of(binaries)
         self.offered = root / "offered"
         self.offered.mkdir(parents=True)
         self.offer(binaries)
-        names = ("registry", *NODES)
-        made = lab.add(*names, nodes=NODES, shared={OFFERED: self.offered})
+        names = ("registry", *nodes)
+        made = lab.add(*names, nodes=nodes, shared={OFFERED: self.offered})
         self.machines = dict(zip(names, made, strict=True))
         address = self.machines["registry"].address
         text = FILE.format(registry=address, network=lab.network, version=self.version, key=lab.key)
-        for name, roles in NODES.items():
+        for name, roles in nodes.items():
             text += HOST.format(name=name, address=self.machines[name].address, roles=roles, key=lab.key)
             self.machines[name].run(
                 "sh", "-c", f"echo 'deb [trusted=yes] file://{OFFERED} ./' >/etc/apt/sources.list.d/kubernetes.list"
             )
-        (root / "configs").mkdir()
         self.file = root / "configs/site.yaml"
-        self.file.write_text(text)
+        self.file.parent.mkdir(exist_ok=True)
+        self.file.write_text(text + more(f"{address}:5000"))
         for name, machine in self.machines.items():
             pin(site_folder(self.home), name, [machine.host_key])
 
@@ -107,22 +117,13 @@ class KubeSite:
     def steps(self) -> list[Step]:
         return site_steps(self.site, self.root, self.home)
 
-    def run(self, *, apply: bool, steps: list[Step] | None = None) -> dict[Key, Outcome]:
-        """Run the whole site, or some steps."""
-        return run_site(self.site, self.root, self.home, _say, apply=apply, steps=steps)
+    def run(self, *, apply: bool, steps: list[Step] | None = None, checks: bool = False) -> dict[Key, Outcome]:
+        """Run the whole site, or some steps; as a scheduled check does, or as a person."""
+        return run_site(self.site, self.root, self.home, _say, apply=apply, only_repairs=checks, steps=steps)
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         """Start ``mlops`` in the site's checkout."""
-        environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "MLOPS_HOME": str(self.home), "NO_COLOR": "1"}
-        return subprocess.Popen(
-            [sys.executable, "-m", "cli", *words],
-            cwd=self.root,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+        return start_mlops(self.root, *words)
 
     def offer(self, binaries: Path) -> None:
         """Offer a release's packages to the machines."""
@@ -137,16 +138,20 @@ class KubeSite:
         said, _ = listed.communicate(timeout=120)
         assert listed.returncode == 0, said
         names = [line.split()[1].rpartition("/")[2] for line in said.splitlines()]
-        login = ("mlops", (self.home / "registry-password").read_text().strip())
-        trusted = ssl.create_default_context(cafile=str(self.home / "site/authority/ca.crt"))
-        url = f"https://{self.machines['registry'].address}:5000"
-        with httpx.Client(base_url=url, verify=trusted, auth=login, timeout=120) as client:
+        with self.registry() as client:
             for name, files in wanted(names, self.binaries, self.etcd, pause).items():
                 push(client, f"kubernetes/{name}", files)
             box = shutil.which("busybox")
             assert box is not None
             applets = {f"bin/{name}": "busybox" for name in ("sh", "sleep", "nslookup", "wget", "httpd")}
             push(client, f"kubernetes/{BOX}", {"bin/busybox": Path(box)}, applets)
+
+    def registry(self) -> httpx.Client:
+        """Return a client of the site's registry, which has to run."""
+        login = ("mlops", (self.home / "registry-password").read_text().strip())
+        trusted = ssl.create_default_context(cafile=str(self.home / "site/authority/ca.crt"))
+        url = f"https://{self.machines['registry'].address}:5000"
+        return httpx.Client(base_url=url, verify=trusted, auth=login, timeout=120)
 
     def kubectl(self, *words: str, given: str = "") -> str:
         """Run kubectl on the control plane, past the code under test."""
@@ -160,14 +165,22 @@ class KubeSite:
         """What ``kubectl get`` finds."""
         return json.loads(self.kubectl("get", *words, "-o", "json"))["items"]
 
-    def connect_pods(self) -> bool:
-        """Do what an administrator does who brings a network of his own: a bridge, and routes between the nodes."""
-        nodes = {item["metadata"]["name"]: item["spec"]["podCIDR"] for item in self.objects("nodes")}
-        for name, pods in nodes.items():
+    def pod_networks(self) -> dict[str, str]:
+        """Return each node's part of the network of pods."""
+        return {item["metadata"]["name"]: item["spec"]["podCIDR"] for item in self.objects("nodes")}
+
+    def connect_pods(self, networks: Mapping[str, str] | None = None) -> bool:
+        """Do what an administrator does who brings a network of his own: a bridge, and routes between the nodes.
+
+        Args:
+            networks: of :meth:`pod_networks`; left out: as they are now.
+        """
+        networks = networks or self.pod_networks()
+        for name, pods in networks.items():
             folder = self.machines[name].root / "etc/cni/net.d"
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "10-lab.conflist").write_text(BRIDGE.format(pods=pods))
-            for other, theirs in nodes.items():
+            for other, theirs in networks.items():
                 if other != name:
                     self.lab.machines[name].ip("route", "replace", theirs, "via", self.machines[other].address)
         return True

@@ -147,7 +147,7 @@ def test_a_join_that_was_killed_leaves_no_token_and_is_gone_on_with() -> None:
         file_fact(MADE): Reading(0),
         KUBELET: Reading(0, RUNS),
         Fact(("test", "-e", str(JOIN))): Reading(0),
-        JOINING.facts[-1]: Reading(0, "node/worker\n"),
+        JOINING.facts[-2]: Reading(0, "node/worker\n"),
     }
     (remove,) = found(JOINING, left)
     assert remove.actions == (Removal(JOIN),)
@@ -159,9 +159,19 @@ def test_a_join_that_was_killed_leaves_no_token_and_is_gone_on_with() -> None:
 
 def test_a_node_that_the_cluster_does_not_know_is_told() -> None:
     known = {file_fact(MADE): Reading(0), KUBELET: Reading(0, RUNS)}
-    (change,) = found(JOINING, known | {JOINING.facts[-1]: Reading(1, 'nodes "worker" not found')})
+    (*_, listed, runs) = JOINING.facts
+    (change,) = found(JOINING, known | {listed: Reading(1, 'nodes "worker" not found')})
     assert change.actions == ()
     assert 'nodes "worker" not found' in change.why
+    # One that cannot be asked is no node that was deleted: it is waited for, and after a start no fault.
+    silent = known | {listed: Reading(1, "Unable to connect to the server: net/http: TLS handshake timeout")}
+    (change,) = found(JOINING, silent | {runs: Reading(0, "9000")})
+    assert (change.why, len(change.actions), change.note) == ("it does not answer", 1, False)
+    (change,) = found(JOINING, silent | {runs: Reading(0, " 70")})
+    assert change.note
+    # What another CA says will not pass.
+    (change,) = found(JOINING, known | {listed: Reading(1, "Unable to connect to the server: x509: unknown authority")})
+    assert change.by_hand
 
 
 @pytest.mark.parametrize("said", ["", f"{TOKEN}\n", f"{DIGEST}  -\n", f"token is {TOKEN}\n{DIGEST}  -\n"])

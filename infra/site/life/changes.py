@@ -33,8 +33,10 @@ def add_worker_steps(site: Site, root: Path, home: Path, name: str) -> list[Step
     control_plane = _worker(site, home, name)
     own = _own(site, root, home, name)
     back = return_step(name)
-    own = [replace(step, after=(*step.after, (name, back.name))) if step.name == "join" else step for step in own]
-    return [back, *own, ready_step(control_plane.name, name, ((name, "join"),))]
+    ready = ready_step(control_plane.name, name, ((name, "join"),))
+    waits = {"join": (name, back.name), "services": (ready.machine, ready.name)}
+    own = [replace(step, after=(*step.after, waits[step.name])) if step.name in waits else step for step in own]
+    return [back, *own, ready]
 
 
 def remove_worker_steps(

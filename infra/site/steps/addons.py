@@ -28,27 +28,33 @@ def addon_steps(
         authority: signs the certificates of metrics-server and dashboard.
         root: the checkout. mirror: see :func:`infra.addons.images.from_mirror`.
     """
-    network = ((machine, "control-plane" if wanted.network == "none" else "pod-network"),)
+    # Where somebody else brings the network no pod starts before that: cluster-health tells it, and waits for pods.
+    awaits = wanted.network == "none"
+    network = ((machine, "control-plane" if awaits else "pod-network"),)
+
+    def step(name: str, text: str, rollouts: Rollouts, *, secret: bool = False) -> Step:
+        return applied_step(name, machine, name, text, () if awaits else rollouts, network, secret=secret)
+
     if "metrics-server" in wanted.addons:
         certificate = authority.server("metrics-server", (metrics_server.HOST,))
         image = from_mirror(METRICS_SERVER, mirror)
         text = documents(metrics_server.metrics_server_manifests(certificate, authority.pem, image))
         rollouts: Rollouts = ((metrics_server.NAMESPACE, f"deployment/{metrics_server.NAME}"),)
-        yield applied_step("metrics-server", machine, "metrics-server", text, rollouts, network, secret=True)
+        yield step("metrics-server", text, rollouts, secret=True)
     if "dashboard" in wanted.addons:
         # By forwarded ports alone: nothing of it can be reached from the site's network.
         certificate = authority.server("dashboard", ("localhost", "127.0.0.1", dashboard.HOST))
         text = documents(dashboard.dashboard_manifests(certificate, from_mirror(HEADLAMP, mirror)))
         rollouts = ((dashboard.NAMESPACE, f"deployment/{dashboard.NAME}"),)
-        yield applied_step("dashboard", machine, "dashboard", text, rollouts, network, secret=True)
+        yield step("dashboard", text, rollouts, secret=True)
     if "gpu" in wanted.addons:
         # Where no node has a GPU it has no pods, and once one has it need not be thought of.
         text = documents(device_plugin_manifests(from_mirror(DEVICE_PLUGIN, mirror)))
         rollouts = ((device_plugin.NAMESPACE, f"daemonset/{device_plugin.NAME}"),)
-        yield applied_step("device-plugin", machine, "device-plugin", text, rollouts, network)
+        yield step("device-plugin", text, rollouts)
     if wanted.csi_smb is not None:
         text, rollouts = read_manifest(wanted.csi_smb, "kubernetes.csi_smb", root)
-        yield applied_step("csi-driver-smb", machine, "csi-driver-smb", text, rollouts, network)
+        yield step("csi-driver-smb", text, rollouts)
 
 
 def documents(manifests: Iterable[Mapping[str, Any]]) -> str:

@@ -64,6 +64,10 @@ def moved_control_plane(file: File, old: str, address: str, ready: Fact, wait_s:
             Command(("sh", "-c", wait), timeout_s=wait_s * 5),
             Command(upload),
             Command(proxies),
+            # Nor does Flannel tell the others an address that it has got since its start; another network is not there.
+            Command(
+                (*kubectl, "rollout", "restart", "--namespace=kube-flannel", "daemonset"), accepted=frozenset({0, 1})
+            ),
             # Last: until then the next run does all of this again.
             file,
             Removal(_DRAFT),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from configs.problems import Problem, UserError
@@ -13,6 +14,7 @@ from infra.site.facts import Fact, Facts
 from infra.site.life.leaving import REMOVED
 from infra.site.reading import absent_changes, absent_fact, file_fact, unit_changes, unit_fact
 from infra.site.step import Change, Relay, Step
+from infra.site.steps.cluster_health import RUNS_S, STARTS_S
 from infra.site.steps.control_plane import BEGUN, KUBELET, MADE, foreign_node, ignored
 from infra.site.steps.modes import mode_fact, private_changes
 from infra.site.steps.moved import NODE_IP, moved_kubelet
@@ -26,6 +28,11 @@ LEFT_BY_JOIN = (
 )
 _KUBELET_CONF = FOLDER / "kubelet.conf"
 _JOIN_S = 600
+_WAIT_S = 180
+_TIMED_OUT = 124
+# Of kubectl: what may pass, as after a power cut, and says nothing about the node.
+_NO_ANSWER = r"(?is)^(?!.*x509).*(unable to connect|refused|timed? ?out|no route|InternalError|ServiceUnavailable)"
+_ANSWERED = 'until "$0" "$@"; do sleep 3; done'
 _THERE = Fact(("ls", str(_KUBELET_CONF)))
 # Whatever becomes of it, the token does not stay on the disk.
 _RUN = f"trap 'rm -f {JOIN}' EXIT; kubeadm join --config {JOIN} \"$@\""
@@ -65,7 +72,13 @@ def join_step(
         yield from moved_kubelet(facts, address)
         started = unit_changes(KUBELET, facts)
         yield from started
-        if not started and not facts[listed].ok:
+        if not started and not facts[listed].ok and re.search(_NO_ANSWER, facts[listed].text):
+            starting = facts[RUNS_S].ok and int(facts[RUNS_S].text) < STARTS_S
+            words = ("timeout", str(_WAIT_S), "sh", "-c", _ANSWERED, *listed.argv)
+            wait = Command(words, accepted=frozenset({0, _TIMED_OUT}), timeout_s=_WAIT_S + 30)
+            what = f"reach {control_plane}'s API server from here (`journalctl -u {KUBELET}` says what keeps kubelet)"
+            yield Change(what, "it does not answer", (wait,), note=starting)
+        elif not started and not facts[listed].ok:
             told = " ".join(facts[listed].text.split())
             yield Change(
                 "be a node of the cluster",
@@ -82,6 +95,7 @@ def join_step(
         NODE_IP,
         unit_fact(KUBELET),
         listed,
+        RUNS_S,
     )
     return Step("join", machine, facts, changes, after, repairable=False)
 
