@@ -22,8 +22,8 @@ _PATTERNS = (
     ),
 )
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
-LONGEST = 600
-"""Characters of a line that are kept."""
+LONGEST = 800
+"""Characters of a line that are kept: of a longer one both ends, for a failed mount says at the end why."""
 
 
 def clean(text: str) -> str:
@@ -40,4 +40,5 @@ def clean(text: str) -> str:
 def clean_line(text: str) -> str:
     """As :func:`clean`, on one line of bounded length."""
     line = " ".join(clean(text).split())
-    return line if len(line) <= LONGEST else f"{line[:LONGEST]} ..."
+    half = LONGEST // 2
+    return line if len(line) <= LONGEST else f"{line[:half]} ... {line[-half:]}"
