@@ -11,6 +11,8 @@ from infra.kubernetes.pods import bound_to_lost_node
 
 AWAY_S = 60
 """Seconds that a pod stays bound to a node that is away: the default of 300 keeps a lost run's place for too long."""
+COMMAND = "python -m infra.kubernetes.execute"
+"""What a run's pod starts: Prefect's ``prefect flow-run execute`` in less time, see there."""
 _QUANTITY = r"^\d+(\.\d+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
 
 Quantity = Annotated[str, Field(pattern=_QUANTITY)]
@@ -23,7 +25,7 @@ class Variables(BaseModel):
 
     name: str | None = Field(None, description="Begin of the Job's name; left out: the flow run's name")
     namespace: str = Field(description="Namespace of the Job")
-    command: str | None = Field(None, description="Left out: Prefect's own, which executes the flow run")
+    command: str | None = Field(None, description="What executes the flow run; none: Prefect's own command")
     env: dict[str, str | None] = Field(default_factory=dict, description="Further variables; never a secret")
     image: str = Field(description="The image with the code of the run, by digest")
     image_pull_policy: str = Field("IfNotPresent", pattern="^(IfNotPresent|Always|Never)$")
@@ -50,6 +52,7 @@ def variables(cluster: Cluster, image: str, pull_secrets: list[str]) -> dict[str
     """Return the schema of :class:`Variables` with the site's values as defaults."""
     training = cluster.training
     defaults: dict[str, Any] = {
+        "command": COMMAND,
         "env": {},
         "namespace": cluster.namespace,
         "image": image,

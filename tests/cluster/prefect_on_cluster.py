@@ -17,6 +17,8 @@ from servers import free_port
 from stack_fixtures import ROOT
 from troubles import IMAGE
 
+from infra.kubernetes.pool_variables import COMMAND
+
 POOL = "kubernetes"
 FLOWS = '''
 import time
@@ -102,6 +104,7 @@ class Prefect:
         container["resources"] = "{{ resources }}"
         variables = template["variables"]["properties"]
         variables["namespace"]["default"] = namespace
+        variables["command"]["default"] = COMMAND
         variables["image"]["default"] = IMAGE
         variables["image_pull_policy"]["default"] = "IfNotPresent"
         variables |= {

@@ -13,6 +13,7 @@ from prefect_kubernetes.worker import KubernetesWorker
 from stack_fixtures import ROOT
 from worker_process import FLOW, POOL, Runs, Worker
 
+from infra.kubernetes.pool_variables import COMMAND
 from infra.stack import rest
 from infra.stack.state import Stack
 
@@ -34,6 +35,7 @@ def runs(running_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Runs
     template = KubernetesWorker.get_default_base_job_template()
     template["job_configuration"]["job_manifest"]["spec"]["backoffLimit"] = 0
     template["variables"]["properties"]["namespace"]["default"] = "mlops"
+    template["variables"]["properties"]["command"]["default"] = COMMAND
     template["variables"]["properties"]["image"] = {"type": "string", "default": "mlops"}
     pool = {"name": POOL, "type": "kubernetes", "base_job_template": template}
     rest.prefect(running_stack, "/work_pools/", pool, 30)

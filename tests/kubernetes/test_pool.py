@@ -69,7 +69,7 @@ def test_the_whole_pod_of_a_run() -> None:
         "name": "prefect-job",
         "image": IMAGE,
         "imagePullPolicy": "IfNotPresent",
-        "args": ["prefect", "flow-run", "execute"],
+        "args": ["python", "-m", "infra.kubernetes.execute"],
         "workingDir": "/opt/mlops",
         "envFrom": [{"configMapRef": {"name": "mlops-environment"}}],
         "resources": {"requests": {"cpu": "2", "memory": "6Gi"}, "limits": {"cpu": "2", "memory": "6Gi"}},
