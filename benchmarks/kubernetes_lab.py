@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from configs.cluster import Cluster
 from configs.problems import Problem, UserError
+from infra.kubernetes.pool_variables import COMMAND
 from infra.stack.environment import PREFECT_SERVER, QUIET
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Lab:
 
     Args:
         folder: state of the server and the worker, and their logs.
-        image: of the pods; has this project's environment.
+        image: of the pods; has this project's environment and code, the latter on its PYTHONPATH.
         flow: source of a module whose flow is ``lab``.
         database: another database than sqlite in the folder, as Prefect writes its address.
         resources: of the pods, as Kubernetes writes them.
@@ -215,7 +216,12 @@ class Lab:
         pod["volumes"] = [{"name": "code", "configMap": {"name": code}}]
         pod["containers"][0]["volumeMounts"] = [{"name": "code", "mountPath": CODE}]
         pod["containers"][0]["resources"] = self._resources
-        defaults = {"namespace": self.namespace, "image": self.image, "image_pull_policy": "IfNotPresent"}
+        defaults = {
+            "namespace": self.namespace,
+            "image": self.image,
+            "image_pull_policy": "IfNotPresent",
+            "command": COMMAND,
+        }
         for key, value in defaults.items():
             template["variables"]["properties"][key] = {"type": "string", "default": value}
         return template
