@@ -69,15 +69,17 @@ def test_a_cancelled_run_leaves_its_pod(lab: Lab) -> None:
     assert lab.wait(run)["name"] == "Cancelled"
 
 
-def test_a_job_that_is_deleted_crashes_its_run(lab: Lab) -> None:
+def test_a_run_whose_job_is_deleted_crashes_or_is_started_again(lab: Lab) -> None:
     from lightkube.resources.batch_v1 import Job
     from lightkube.types import CascadeType
 
-    run = lab.run(seconds=300)
+    run = lab.run(seconds=30)
     lab.until("the run", lambda: began(lab, run), LIMIT_S)
     lab.client.delete(Job, lab.jobs(run)[0], namespace=lab.namespace, cascade=CascadeType.BACKGROUND, grace_period=0)
-    # The pod is told to stop first and may hand its run back: then it is run again, and only then it has crashed.
-    assert lab.wait(run)["name"] == "Crashed"
+    end = lab.wait(run)["name"]
+    lab.until("its lines, which come after its end", lambda: began(lab, run) == 1 + (end == "Completed"), 60)
+    # Who is faster: the worker, which misses the Job, or the pod, which is told to stop and hands its run back?
+    assert end in ("Crashed", "Completed")
 
 
 def test_the_api_away_and_the_worker_killed_in_the_middle(lab: Lab, proxy: Proxy) -> None:
