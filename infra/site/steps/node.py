@@ -95,10 +95,11 @@ done
 # The one of before is there until then, and may be good for months.
 _COMES = f"""\
 for i in $(seq {_WAIT_S // 2}); do
-  said=$(openssl x509 -in "$1" -noout -ext subjectAltName -checkend {LEFT_DAYS * 86400}) &&
+  said=$(openssl x509 -in "$1" -noout -ext subjectAltName -checkend {LEFT_DAYS * 86400} 2>&1) &&
     printf '%s\\n' "$said" | grep -qwF "IP Address:$2" && exit
   sleep 2
 done
+printf '%s\\n' "$said" >&2
 exit 1
 """
 
