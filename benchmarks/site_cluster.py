@@ -2,8 +2,8 @@
 
 Machines are those of ``tests/cluster/kube_site`` (systemd-nspawn, root; ``KUBE_BIN`` and ``ETCD_BIN`` name Kubernetes):
 packages and images come from this machine, so nothing is downloaded, and our share of the time is larger than with a
-mirror. Not counted: filling the registry with images between the two runs, and waiting for the cluster's own pods as step
-``cluster-health`` does. Prints a row; ``--picture`` draws both runs.
+mirror. Not counted: filling the registry with images between the two runs, and waiting for the cluster's own pods, in
+step ``cluster-health``. Prints a row; ``--picture`` draws both runs.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ class File:
     Attributes:
         text: never in ``repr``.
         group: of the machine; the owner is root.
+        marks: empty files that are made before it, for whoever comes after a kill between it and what follows from it.
     """
 
     path: PurePosixPath
@@ -36,6 +37,7 @@ class File:
     mode: int = 0o644
     secret: bool = False
     group: str = "root"
+    marks: tuple[PurePosixPath, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,10 @@ cat >"$draft"
 chgrp "$3" "$draft"
 chmod "$2" "$draft"
 sync "$draft"
-mv -fT "$draft" "$1"
+target="$1"
+shift 3
+for mark; do install -D /dev/null "$mark"; done
+mv -fT "$draft" "$target"
 """
 
 
@@ -102,7 +105,7 @@ class Machine:
 
     def write(self, file: File) -> None:
         """Write a file with its mode and group, whole or not at all; the folders above it are made."""
-        argv = ("sh", "-c", _WRITE, "sh", str(file.path), f"{file.mode:04o}", file.group)
+        argv = ("sh", "-c", _WRITE, "sh", str(file.path), f"{file.mode:04o}", file.group, *map(str, file.marks))
         done = self._done(self._exchange(argv, file.text.encode(), WRITE_S), argv, WRITE_S)
         if done.status:
             raise failure(self.login, f"{file.path} cannot be written", done.stdout + done.stderr)

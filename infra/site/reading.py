@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from infra.machines.commands import Command, File, Removal
@@ -13,6 +13,8 @@ from infra.site.step import Action, Change
 
 MARKERS = PurePosixPath("/run/mlops-site")
 """A marker here means that a unit has yet to be restarted: its file was written, and the run was killed then."""
+# Any of these may have been done before; the unit's own words come from the restart after them.
+_ENABLE = 'systemctl daemon-reload; systemctl unmask "$1"; systemctl enable "$1"'
 
 
 def file_fact(file: File) -> Fact:
@@ -37,19 +39,19 @@ def file_changes(file: File, facts: Facts, *, restarts: tuple[str, ...] = ()) ->
     same_mode = reading.ok and head == f"{file.mode:o} {file.group}"
     if same_text and same_mode:
         return []
-    marks: tuple[Action, ...] = tuple(Command(("install", "-D", "/dev/null", str(MARKERS / unit))) for unit in restarts)
     if not reading.ok:
         what, why, text = f"write {file.path}", "is not there", ""
     elif not same_text:
         what, why = f"write {file.path}", "its text is another one"
     else:
         what, why = f"set {file.path} to {file.mode:04o} {file.group}", f"is {head}"
+    marked = replace(file, marks=tuple(MARKERS / unit for unit in restarts))
     lines: list[str] = []
     if not file.secret and not same_text:
         lines = list(
             difflib.unified_diff(text.splitlines(), file.text.splitlines(), f"{file.path}", f"{file.path}", lineterm="")
         )
-    return [Change(what, why, (*marks, file), "\n".join(lines))]
+    return [Change(what, why, (marked,), "\n".join(lines))]
 
 
 def file_text(file: File, facts: Facts) -> str:
@@ -160,9 +162,7 @@ def unit_changes(name: str, facts: Facts, *, changed: bool = False) -> list[Chan
             f"start {name}, now and at every boot",
             why,
             (
-                Command(("systemctl", "daemon-reload")),
-                Command(("systemctl", "unmask", name)),
-                Command(("systemctl", "enable", name)),
+                Command(("sh", "-ec", _ENABLE, "sh", name)),
                 Command(("systemctl", "restart", name)),
                 Removal(MARKERS / name),
             ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from infra.machines.commands import Command, File, Removal
 from infra.samba.client import Mount
 from infra.site.facts import Fact, Reading, facts_script, read_answers
-from infra.site.reading import file_changes, file_fact, package_changes, packages_fact, unit_changes, unit_fact
+from infra.site.reading import MARKERS, file_changes, file_fact, package_changes, packages_fact, unit_changes, unit_fact
 from infra.site.step import Change, Step
 from infra.site.steps.base import BEGIN, END, base_step, hosts_text
 from infra.site.steps.health import health_step
@@ -78,8 +79,7 @@ def test_the_lines_of_a_file_are_shown_unless_it_is_secret() -> None:
 
 def test_a_unit_is_marked_before_its_file_is_written() -> None:
     (change,) = file_changes(FILE, {file_fact(FILE): Reading(1, "")}, restarts=("a.service",))
-    mark = Command(("install", "-D", "/dev/null", "/run/mlops-site/a.service"))
-    assert change.actions == (mark, FILE)
+    assert change.actions == (replace(FILE, marks=(PurePosixPath("/run/mlops-site/a.service"),)),)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def sshd_found(known: Mapping[Fact, Reading]) -> list[Change]:
 def test_the_ssh_server_takes_no_passwords_and_is_reloaded_only_by_a_file_that_it_can_read() -> None:
     assert sshd_found({}) == []
     write, reload = sshd_found({file_fact(DROP_IN): Reading(1)})
-    assert write.actions[-1] == DROP_IN
+    assert write.actions == (replace(DROP_IN, marks=(MARKERS / "ssh.service",)),)
     trial, reloads, _ = reload.actions
     assert isinstance(trial, Command)
     assert isinstance(reloads, Command)

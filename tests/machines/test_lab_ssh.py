@@ -62,7 +62,9 @@ def test_a_failed_command_is_told_with_its_last_words_and_never_its_input(machin
 def test_files_are_written_whole_with_mode_and_group(machine: Machine, there: LabMachine) -> None:
     path = PurePosixPath("/etc/of ours/a file")
     text = "ä\n" * 500_000
-    machine.write(File(path, text, 0o640, secret=True, group="adm"))
+    mark = PurePosixPath("/run/of ours/mark")
+    machine.write(File(path, text, 0o640, secret=True, group="adm", marks=(mark,)))
+    assert machine.read(mark) == b""
     assert there.run("stat", "-c", "%a %U %G", str(path)).split() == ["640", "root", "adm"]
     assert there.run("sha256sum", str(path)).split()[0] == hashlib.sha256(text.encode()).hexdigest()
     assert machine.read(path) == text.encode()
