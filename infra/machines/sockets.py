@@ -53,7 +53,11 @@ def _parent() -> Path:
     """
     runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or "/nowhere", "mlops-ssh")
     fits = len(str(runtime)) <= LONGEST and runtime.parent.is_dir() and os.access(runtime.parent, os.W_OK)
-    parent = runtime if fits else Path(tempfile.gettempdir(), f"mlops-ssh-{os.geteuid()}")
+    name = f"mlops-ssh-{os.geteuid()}"
+    temporary = Path(tempfile.gettempdir(), name)
+    if len(str(temporary)) > LONGEST:  # TMPDIR is a folder deep down
+        temporary = Path("/tmp", name)  # noqa: S108 - ours only, see below
+    parent = runtime if fits else temporary
     with contextlib.suppress(FileExistsError):
         parent.mkdir(mode=0o700)
     # Anybody can make that name in a temporary folder, also as a link to elsewhere.

@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,12 +28,13 @@ time.sleep(60)
 
 
 @pytest.fixture
-def parent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def parent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:  # pytest makes its own folder first
     """Where sockets go: a temporary folder, shorter than pytest's."""
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    return tmp_path / f"mlops-ssh-{os.geteuid()}"
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        monkeypatch.setattr("tempfile.tempdir", folder)
+        monkeypatch.setenv("TMPDIR", folder)
+        yield Path(folder, f"mlops-ssh-{os.geteuid()}")
 
 
 def test_a_killed_process_folder_is_removed_by_the_next_and_a_living_ones_is_not(parent: Path) -> None:
@@ -64,6 +67,17 @@ def test_the_users_own_runtime_folder_comes_first_unless_its_name_is_too_long(
         folder = SocketFolder()
         assert folder.path.parent == expected
         folder.remove()
+
+
+def test_a_temporary_folder_deep_down_is_not_used(
+    parent: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    deep = tmp_path / ("x" * LONGEST)
+    deep.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(deep))
+    folder = SocketFolder()
+    assert folder.path.parent == Path("/tmp", parent.name)
+    folder.remove()
 
 
 def test_a_folder_that_leads_elsewhere_is_not_used(parent: Path, tmp_path: Path) -> None:
