@@ -65,9 +65,12 @@ def open_cluster(*, needed: bool) -> bool:
         needed: without a platform there is something that cannot be done.
 
     Raises:
-        UserError: the control plane cannot be reached, or a platform is needed and the site wants none.
+        UserError: the control plane cannot be reached, a platform is needed and the site wants none, or the cluster
+            has no place for its data: told before an image is built.
     """
-    from infra.site.access import fetch_kubeconfig
+    from infra.kubernetes.client import connect
+    from infra.kubernetes.platform.choice import missing
+    from infra.site.access import fetch_kubeconfig, refuse_another
 
     say_errors_once()
     root = find_root(Path.cwd())
@@ -81,6 +84,10 @@ def open_cluster(*, needed: bool) -> bool:
             raise UserError(Problem(f"{SITE_FILE} cluster", "is missing: nothing can be trained there", remedy))
         log().info("no platform: %s says of no cluster, or of none that is made here", SITE_FILE)
         return False
+    refuse_another(site, path)
+    problems = missing(site.cluster, connect(site.cluster))
+    if problems:
+        raise UserError(problems)
     return True
 
 

@@ -74,3 +74,20 @@ def ensure_kubeconfig(site: Site, home: Path) -> None:
     named = (site.cluster is not None and site.cluster.kubeconfig is not None) or os.environ.get("KUBECONFIG")
     if not named and not site_kubeconfig(home).exists() and (site.hosts or site.vms):
         fetch_kubeconfig(site, home)
+
+
+def refuse_another(site: Site, own: Path) -> None:
+    """Refuse a KUBECONFIG that would win over the cluster which the site has just made.
+
+    Args:
+        own: its kubeconfig.
+
+    Raises:
+        UserError: the environment names another file, and the site's file none.
+    """
+    named = os.environ.get("KUBECONFIG")
+    if not named or (site.cluster is not None and site.cluster.kubeconfig is not None):
+        return
+    if Path(named).expanduser().resolve() != own.resolve():
+        what = f"is set to {named}: the platform would go there, and not to the cluster that the site has made"
+        raise UserError(Problem("KUBECONFIG", what, f"unset it, or write `kubeconfig: {own}` into section cluster"))

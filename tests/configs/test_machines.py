@@ -35,6 +35,10 @@ def test_the_example_of_two_desktops_is_valid() -> None:
         cpus=4,
         roles=("registry",),
     )
+    # Provisioned to its end, it has a platform, whose data has a place.
+    assert site.cluster is not None
+    assert site.cluster.state.node is not None
+    assert "worker" in site.vms[site.cluster.state.node].roles
 
 
 def test_everything_that_clashes_is_told_at_once(tmp_path: Path) -> None:

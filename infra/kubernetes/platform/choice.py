@@ -47,7 +47,7 @@ def choose(site: Site, client: Client, home: Path, image: str | None = None) -> 
 
         record = current_image(home)
         image, commit = record.reference, record.commit
-    problems = _missing(cluster, client)
+    problems = missing(cluster, client)
     if problems:
         raise UserError(problems)
     return Wanted(
@@ -66,8 +66,8 @@ def _share(site: Site, cluster: Cluster) -> DirectoryStorage | MountStorage | Sm
     return None if isinstance(share, DirectoryStorage) and not share.path.is_absolute() else share
 
 
-def _missing(cluster: Cluster, client: Client) -> list[Problem]:
-    """Return what the site names and the cluster has not."""
+def missing(cluster: Cluster, client: Client) -> list[Problem]:
+    """Return what the site names for the platform's data, and the cluster has not."""
     from lightkube.resources.core_v1 import Node
 
     where, state = f"{SITE_FILE} cluster.state", cluster.state
