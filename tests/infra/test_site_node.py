@@ -94,9 +94,21 @@ def test_only_the_nodes_own_request_is_approved() -> None:
     approve, comes = asked.then(listed(request()))
     assert isinstance(approve, Relay)
     assert approve.command.argv[-3:] == ("certificate", "approve", "csr-1")
-    assert isinstance(comes, Command)
+    assert isinstance(comes, Relay)
     # A node that moved has the certificate of before until kubelet gets this one.
-    assert comes.argv[-1] == ADDRESS
+    assert (comes.machine, comes.command.argv[-2]) == (NAME, ADDRESS)
+    assert comes.then("came\n") == ()
+    # Of a kubelet that was started anew meanwhile, it is another one.
+    (once_more,) = comes.then("")
+    assert isinstance(once_more, Relay)
+    approve, comes = once_more.then(listed(request()))
+    assert isinstance(comes, Relay)
+    (last,) = comes.then("")
+    assert isinstance(last, Relay)
+    approve, waits = last.then(listed(request()))
+    assert isinstance(waits, Command)
+    # It was the right one, and signing it takes time.
+    assert last.then('{"items": []}') == (waits,)
     with pytest.raises(UserError, match="asks for master as well"):
         asked.then(listed(request(dns=(NAME, "master"))))
     with pytest.raises(UserError, match="asks for no serving certificate"):
@@ -108,13 +120,13 @@ def test_a_serving_certificate_of_before_is_not_taken_for_the_new_one(tmp_path: 
     (asked,) = change.actions
     assert isinstance(asked, Relay)
     _, comes = asked.then(listed(request()))
-    assert isinstance(comes, Command)
+    assert isinstance(comes, Relay)
     key, certificate = tmp_path / "key", tmp_path / "certificate"
     make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
     make += ["-keyout", str(key), "-out", str(certificate), "-subj", "/CN=node", "-days", "90"]
     subprocess.run([*make, "-addext", f"subjectAltName=IP:{ADDRESS}"], check=True, capture_output=True)
-    shell, option, script, name, _, _ = comes.argv
+    shell, option, script, name, *_ = comes.command.argv
     # One that begins like the wanted address is not it.
     for address, status in ((ADDRESS[:-1], 1), (ADDRESS, 0)):
-        command = [shell, option, script.replace("sleep 2", "exit 1"), name, str(certificate), address]
+        command = [shell, option, script.replace("sleep 2", "exit 1"), name, str(certificate), address, "1"]
         assert subprocess.run(command, check=False, capture_output=True).returncode == status

@@ -24,6 +24,7 @@ SERVING = "/var/lib/kubelet/pki/kubelet-server-current.pem"
 LEFT_DAYS = 30
 """Kubelet asks for a new certificate when 10 to 30 % of its year are left: with fewer days it has long been asking."""
 _WAIT_S = 90
+_TRIES = 3
 
 
 def node_step(described: SiteMachine, control_plane: str, after: tuple[tuple[str, str], ...], *, gpu: bool) -> Step:
@@ -60,7 +61,11 @@ _SERVING = 'openssl x509 -in "$1" -noout -ext subjectAltName -checkend "$2"'
 
 
 def _serving_change(machine: str, address: str, control_plane: str, why: str) -> Change:
-    def approve(said: str) -> tuple[Action, ...]:
+    def wait(seconds: int, *accepted: int) -> Command:
+        words = ("sh", "-c", _COMES, "sh", SERVING, address, str(seconds // 2))
+        return Command(words, accepted=frozenset({0, *accepted}), timeout_s=seconds * 2)
+
+    def approve(said: str, tries: int = _TRIES) -> tuple[Action, ...]:
         try:
             good, bad = approvable(said, machine, address)
         except ValueError as error:
@@ -68,14 +73,23 @@ def _serving_change(machine: str, address: str, control_plane: str, why: str) ->
         if bad and not good:
             remedy = f"look at {machine}: another machine may be asking in its name; `kubectl describe csr` shows it"
             raise UserError([Problem(f"certificate request of {machine}", item, remedy) for item in bad])
+        if not good and tries < _TRIES:
+            return (wait(_WAIT_S),)
         if not good:
             remedy = f"look why: journalctl -u kubelet | grep -i certificate. A node of an older site: {_OLD}"
             raise UserError(Problem(machine, "its kubelet asks for no serving certificate", remedy))
         command = Command((*KUBECTL, "certificate", "approve", *good))
-        return (
-            Relay(control_plane, command, _nothing),
-            Command(("sh", "-c", _COMES, "sh", SERVING, address), timeout_s=_WAIT_S),
-        )
+        approved = Relay(control_plane, command, _nothing)
+        if tries == 1:
+            return approved, wait(_WAIT_S)
+
+        # A kubelet that was started anew has another key, and a request of its own: that one may have come after this.
+        def again(said: str) -> tuple[Action, ...]:
+            return (
+                () if "came" in said.split() else (Relay(control_plane, asked, lambda said: approve(said, tries - 1)),)
+            )
+
+        return approved, Relay(machine, wait(_WAIT_S // _TRIES, 1), again)
 
     asked = Command(("sh", "-c", _ASKED, "sh", f"system:node:{machine}", *KUBECTL), timeout_s=_WAIT_S * 2)
     return Change("approve its serving certificate", why, (Relay(control_plane, asked, approve),))
@@ -94,9 +108,9 @@ done
 """
 # The one of before is there until then, and may be good for months.
 _COMES = f"""\
-for i in $(seq {_WAIT_S // 2}); do
+for i in $(seq $3); do
   said=$(openssl x509 -in "$1" -noout -ext subjectAltName -checkend {LEFT_DAYS * 86400} 2>&1) &&
-    printf '%s\\n' "$said" | grep -qwF "IP Address:$2" && exit
+    printf '%s\\n' "$said" | grep -qwF "IP Address:$2" && echo came && exit
   sleep 2
 done
 printf '%s\\n' "$said" >&2
