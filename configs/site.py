@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydantic import Field
@@ -16,7 +17,7 @@ from configs.machines import Host, Hostname, Network, Vm, VmImage, machine_mista
 from configs.packages import Packages, package_mistakes
 from configs.registry import Registry
 from configs.services import service_mistakes
-from configs.storage import Storage
+from configs.storage import SHARE_ID, MountStorage, SmbStorage, Storage
 
 SITE_FILE = "configs/site.yaml"
 
@@ -34,6 +35,28 @@ class Site(Section):
     vm_image: VmImage | None = None
     hosts: dict[Hostname, Host] = Field(default_factory=dict)
     vms: dict[Hostname, Vm] = Field(default_factory=dict)
+
+    @property
+    def mounted_share(self) -> MountStorage | None:
+        """Return the share as the site itself mounts it on its workers; None where it does not."""
+        share = self.storage
+        roles = {role for host in self.hosts.values() for role in host.roles}
+        roles |= {role for vm in self.vms.values() for role in vm.roles}
+        if not isinstance(share, SmbStorage) or "worker" not in roles:
+            return None
+        if self.kubernetes is not None and self.kubernetes.csi_smb is not None:
+            return None
+        named, place = self.cluster.share if self.cluster else None, share.place
+        if isinstance(named, MountStorage):
+            return named
+        if not re.fullmatch(SHARE_ID, place.share):  # it can have no sentinel
+            return None
+        return MountStorage(
+            path=Path("/mnt", place.share),
+            folder=PurePosixPath(place.folder),
+            source=f"//{place.host}/{place.share}",
+            sentinel=place.share,
+        )
 
     @classmethod
     def mistakes(cls, values: Mapping[str, Any]) -> Iterable[Mistake]:

@@ -15,6 +15,8 @@ from configs.loading import HIDDEN, Section
 from configs.secret import PasswordReference
 
 SMB_PORT = 445
+SHARE_ID = r"^[\w.-]{1,64}$"
+"""Of a share's sentinel; the site's own shares have their names."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ class MountStorage(Section):
         PurePosixPath("dvc"), description="DVC's folder in the share"
     )
     source: str | None = Field(None, pattern=r"^//[^/\s]+/[^/\s]+$", description="what is mounted, as //host/share")
-    sentinel: str = Field(pattern=r"^[\w.-]{1,64}$", description="the share's id, as its sentinel file says")
+    sentinel: str = Field(pattern=SHARE_ID, description="the share's id, as its sentinel file says")
 
 
 class SmbStorage(Section):

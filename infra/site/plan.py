@@ -9,7 +9,7 @@ from configs.kubernetes import Kubernetes, NamedManifest
 from configs.problems import Problem, UserError
 from configs.registry import DOCKER_HUB, Registry
 from configs.site import SITE_FILE, Site
-from configs.storage import MountStorage, SmbStorage
+from configs.storage import SmbStorage
 from infra.kubeadm.configuration import Cluster, cluster_of
 from infra.registry.containerd import containerd_files
 from infra.registry.login import find_login
@@ -137,9 +137,12 @@ def _share_steps(
         )
         steps.append(storage_step(storage.name, server, {share.account: password}, ((storage.name, "base"),)))
         before = ((storage.name, "storage"),)
+    mounted = site.mounted_share
+    if mounted is None:
+        return steps
     mount = Mount(
         source=f"//{share.place.host}/{share.place.share}",
-        where=mount_point(site, share),
+        where=PurePosixPath(mounted.path),
         user=share.account,
         password=password,
         domain=share.domain or share.place.domain,
@@ -149,7 +152,7 @@ def _share_steps(
         port=share.place.port,
     )
     for machine in machines.values():
-        if "worker" in machine.roles and not (site.kubernetes and site.kubernetes.csi_smb):
+        if "worker" in machine.roles:
             after = (*before, (machine.name, "base"))
             steps.append(mount_step(machine.name, mount, share.place.share, after))
     return steps
@@ -234,14 +237,6 @@ def _registry_ca(registry: Registry, holds: SiteMachine | None, root: Path, home
     except (OSError, UnicodeDecodeError) as error:
         what = f"{path} cannot be read: {error}"
         raise UserError(Problem(f"{SITE_FILE} registry.ca", what, "give the PEM file of the registry's CA")) from None
-
-
-def mount_point(site: Site, share: SmbStorage) -> PurePosixPath:
-    """Return where the share is mounted on every worker."""
-    on_cluster = site.cluster.share if site.cluster else None
-    if isinstance(on_cluster, MountStorage):
-        return PurePosixPath(on_cluster.path)
-    return PurePosixPath("/mnt") / share.place.share
 
 
 def _registry_server(site: Site, registry: Registry, machine: SiteMachine, root: Path, home: Path) -> RegistryServer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 from site_files import SHIPPED, told
@@ -135,3 +135,31 @@ def test_addresses_are_told_without_their_user(url: str, address: str) -> None:
 def test_what_is_no_address_is_told_the_form(url: str) -> None:
     with pytest.raises(ValueError, match="smb://user@host/share/folder"):
         parse_smb_url(url)
+
+
+def test_workers_of_the_site_mount_the_share_unless_pods_do(tmp_path: Path) -> None:
+    text = (SHIPPED.with_name("site-thesis.yaml")).read_text()
+    path = tmp_path / "site.yaml"
+
+    def mounted(*changes: tuple[str, str]) -> MountStorage | None:
+        changed = text
+        for before, after in changes:
+            assert before in changed
+            changed = changed.replace(before, after)
+        path.write_text(changed)
+        return load_site(path).mounted_share
+
+    found = mounted()
+    assert found == MountStorage(
+        path=Path("/mnt/sambashare"),
+        folder=PurePosixPath("dvc"),
+        source="//192.168.10.40/sambashare",
+        sentinel="sambashare",
+    )
+    own = "share: {kind: mount, path: /data, sentinel: mine}"
+    named = mounted(("cluster:  ", f"cluster:\n  {own}\n#"))
+    assert named is not None
+    assert named.path == Path("/data")
+    assert mounted(("roles: [worker]", "roles: []")) is None
+    csi = "csi_smb: {manifest: csi.yaml, sha256: " + "a" * 64 + "}"
+    assert mounted(("kubernetes:\n", f"kubernetes:\n  {csi}\n")) is None

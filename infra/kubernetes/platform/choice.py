@@ -61,7 +61,8 @@ def choose(site: Site, client: Client, home: Path, image: str | None = None) -> 
 
 
 def _share(site: Site, cluster: Cluster) -> DirectoryStorage | MountStorage | SmbStorage | None:
-    share = cluster.share or site.storage
+    # Where the site's own workers mount it, pods have it as a folder, which trainings over several of them need.
+    share = cluster.share or site.mounted_share or site.storage
     # A folder of the checkout is on the user's machine alone: pods have no share then.
     return None if isinstance(share, DirectoryStorage) and not share.path.is_absolute() else share
 

@@ -11,7 +11,6 @@ from pathlib import Path, PurePosixPath
 
 from configs.problems import Problem, UserError
 from configs.site import Site
-from configs.storage import SmbStorage
 from infra.kubeadm.joining import FOLDER
 from infra.kubeadm.snapshots import STORE
 from infra.kubeadm.snapshots import TIMER as SNAPSHOTS
@@ -21,7 +20,6 @@ from infra.samba.server import FOLDER as SHARES
 from infra.site.facts import Fact, Facts
 from infra.site.inventory import SiteMachine, holder, machines_of
 from infra.site.life.leaving import DRAIN_S, drain_step, leave_step
-from infra.site.plan import mount_point
 from infra.site.reading import file_fact, read_unit, unit_fact
 from infra.site.step import Change, Step
 from infra.site.steps.control_plane import MADE
@@ -97,9 +95,10 @@ def _shutdowns(site: Site, home: Path, stopped: Sequence[Step]) -> Iterator[Step
 
 def _services(site: Site, machines: Collection[SiteMachine]) -> Iterator[Step]:
     leaves = tuple((machine.name, "leave") for machine in machines if {"worker", "control-plane"} & set(machine.roles))
+    mounted = site.mounted_share
     for machine in machines:
-        if "worker" in machine.roles and isinstance(site.storage, SmbStorage):
-            unit = escape_path(mount_point(site, site.storage))
+        if "worker" in machine.roles and mounted is not None:
+            unit = escape_path(PurePosixPath(mounted.path))
             units = (f"{unit}.automount", f"{unit}.mount")
             yield _stop(machine.name, "mounts", units, ((machine.name, "leave"),) if site.kubernetes else ())
         after = leaves if site.kubernetes else ()
