@@ -199,6 +199,8 @@ def test_a_power_cut_of_all_machines_loses_nothing(site: KubeSite) -> None:
     assert {key: item.error for key, item in site.run(apply=True).items() if item.error} == {}
     eventually(lambda: are_ready(site))
     assert finds_services(site, "one")
+    # One that answers is enough for that; the other may still be starting.
+    eventually(lambda: are_ready(site, "-n", "kube-system"), 180)
     assert {item.state for item in site.run(apply=True).values()} == {State.FITS}
 
 
