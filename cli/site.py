@@ -121,12 +121,15 @@ def bundle(
 
 
 @site.command()
-def images() -> None:
+def images(
+    version: Annotated[str, typer.Argument(help="Of Kubernetes; left out: the one that configs/site.yaml says.")] = "",
+) -> None:
     """Images of the cluster, a line each: from where, and to where in the mirror that kubernetes.images names."""
     from configs.home import home_folder
     from infra.site.images import kubernetes_images, mirrored
+    from infra.site.life.upgrade import site_of
 
-    described = described_site()
+    described, _ = site_of(described_site(), version)
     found = kubernetes_images(described, home_folder())
     mirror = described.kubernetes.images if described.kubernetes else None
     for line in map(" ".join, mirrored(found, mirror)) if mirror else found:

@@ -20,7 +20,12 @@ OLDEST = (1, 31)
 Addon = Literal["metrics-server", "dashboard", "gpu"]
 
 
-def _version(text: str) -> str:
+def check_version(text: str) -> str:
+    """Return a release as it is, as 1.33.5.
+
+    Raises:
+        ValueError: it is none, or too old.
+    """
     found = re.fullmatch(r"(\d+)\.(\d+)\.(\d+)", text)
     if not found:
         raise ValueError("name one release, as 1.33.5: two machines of different patches are hard to tell apart later")
@@ -62,7 +67,7 @@ Settings = Annotated[dict[str, Any], AfterValidator(_settings)]
 class Kubernetes(Section):
     """Which Kubernetes, under which name, and from where; its networks' addresses are in section ``network``."""
 
-    version: Annotated[str, AfterValidator(_version)] = Field(description="one release, as 1.33.5")
+    version: Annotated[str, AfterValidator(check_version)] = Field(description="one release, as 1.33.5")
     endpoint: Hostname = Field(
         "cluster", description="the control plane's name on all machines: its address may change, its name does not"
     )

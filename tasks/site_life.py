@@ -17,6 +17,8 @@ from infra.site.step import Step
 from tasks.site import report_to
 from tasks.verbs import log, say_errors_once, verb
 
+UPGRADE = "upgrade-cluster"
+
 
 @verb("add worker")
 def add(name: str) -> None:
@@ -49,6 +51,38 @@ def remove(name: str, typed: str, *, force: bool, lost: bool, timeout_s: int) ->
     site = load_site(root / SITE_FILE)
     steps = remove_worker_steps(site, home_folder(root), name, force=force, lost=lost, timeout_s=timeout_s)
     _run(root, "remove-worker", steps)
+
+
+@verb("upgrade cluster")
+def upgrade(version: str, *, force: bool, timeout_s: int) -> None:
+    """Bring the cluster to a newer Kubernetes, node by node, after a snapshot; nothing is done where all have it.
+
+    Args:
+        version: empty: as the site's file says; else it is written there, once nothing is in the way.
+        force, timeout_s: as of :func:`infra.site.life.upgrade.upgrade_steps`.
+
+    Raises:
+        UserError: it cannot be upgraded so, or a step failed.
+    """
+    from infra.site.access import fetch_kubeconfig
+    from infra.site.life.upgrade import CHECKS, look, obstacles, site_of, upgrade_steps, write_version
+
+    say_errors_once()
+    root = find_root(Path.cwd())
+    home = home_folder(root)
+    site, release = site_of(load_site(root / SITE_FILE), version)
+    steps, snapshot = upgrade_steps(site, root, home, force=force, timeout_s=timeout_s)
+    looked = look(site, root, home, report_to(log()), steps)
+    problems = obstacles(looked)
+    if problems:
+        _publish(UPGRADE, looked)
+        raise UserError(problems)
+    _run(root, UPGRADE, [step for step in steps if step.name in CHECKS])
+    if write_version(root / SITE_FILE, release):
+        log().info("%s says %s now", SITE_FILE, release)
+    log().info("the state before: %s", snapshot)
+    _run(root, UPGRADE, steps)
+    fetch_kubeconfig(site, home)
 
 
 @verb("back up site")

@@ -6,6 +6,7 @@ https://kubernetes.io/docs/reference/config-api/kubelet-config.v1beta1/.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
@@ -26,6 +27,7 @@ AUDIT_LOG = PurePosixPath("/var/log/kubernetes/audit/audit.log")
 ENCRYPTION = PurePosixPath("/etc/kubernetes/encryption.yaml")
 INIT_TTL = "15m0s"
 _TLS = "VersionTLS12"
+_VERSION = r"(?m)^kubernetesVersion: v(\S+)$"
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,17 @@ def init_configuration(cluster: Cluster, name: str, address: str, *, works: bool
         {**_KUBELET, **cluster.kubelet},
         *((proxy,) if cluster.kube_proxy else ()),
     )
+
+
+def told_version(text: str) -> str:
+    """Return the version in a file of :func:`init_configuration`, without ``v``; empty: there is none."""
+    found = re.search(_VERSION, text)
+    return found[1] if found else ""
+
+
+def with_version(text: str, version: str) -> str:
+    """Return a file of :func:`init_configuration` with another version, and else as it is."""
+    return re.sub(_VERSION, f"kubernetesVersion: v{version}", text)
 
 
 def join_configuration(cluster: Cluster, name: str, address: str, token: str, ca_hash: str) -> str:

@@ -9,21 +9,25 @@ from configs.problems import Problem, UserError
 from configs.site import SITE_FILE, Site
 from infra.addons.images import DEVICE_PLUGIN, HEADLAMP, METRICS_SERVER
 from infra.kubeadm.flannel import IMAGE, PLUGIN_IMAGE, SOURCE
-from infra.machines.commands import Command
+from infra.kubeadm.releases import images_command
 from infra.site.inventory import holder, machines_of, site_folder
 from infra.site.session import reached
+from infra.site.steps.kubernetes import repository_of
+from infra.site.steps.runtime import IMAGES, PAUSE
 
 _OF_ADDONS = {"metrics-server": METRICS_SERVER, "dashboard": HEADLAMP, "gpu": DEVICE_PLUGIN}
 
 
 def kubernetes_images(site: Site, home: Path) -> list[str]:
-    """Return all images by the names that their projects give them; the control plane's own kubeadm is asked.
+    """Return all images by the names that their projects give them; kubeadm of the site's release is asked.
+
+    It is asked on the control plane, which may have another one yet: then apt fetches it, and it is not installed.
 
     Args:
         home: the checkout's state folder.
 
     Raises:
-        UserError: the site has no cluster, its control plane cannot be asked, or has no kubeadm yet.
+        UserError: the site has no cluster, or its control plane cannot be asked or get that kubeadm.
     """
     machines = machines_of(site, home)
     control_plane = holder(machines, "control-plane")
@@ -31,9 +35,12 @@ def kubernetes_images(site: Site, home: Path) -> list[str]:
         what = "describes no cluster"
         raise UserError(Problem(SITE_FILE, what, "add `kubernetes:` and a machine with `roles: [control-plane]`"))
     name = control_plane.name
-    ask = Command(("kubeadm", "config", "images", "list", f"--kubernetes-version=v{site.kubernetes.version}"))
+    ask = images_command(site.kubernetes.version, *repository_of(site.kubernetes))
     with reached({name: control_plane}, site_folder(home)) as connections:
         listed = connections[name].run(ask).stdout.split()
+    # containerd keeps its sandboxes' image through upgrades: a newer kubeadm names another one.
+    sandbox = f"{IMAGES}/{PAUSE}"
+    listed += [] if sandbox in listed else [sandbox]
     flannel = [f"{SOURCE}/{name}" for name in (IMAGE, PLUGIN_IMAGE) if site.kubernetes.network == "flannel"]
     return [*listed, *flannel, *(_OF_ADDONS[addon] for addon in site.kubernetes.addons)]
 

@@ -169,6 +169,7 @@ def _node_steps(
             login = find_login(site.registry, root, home)
         files = containerd_files(site.registry, _registry_ca(site.registry, holds, root, home), login=login)
     images = site.kubernetes.images if site.kubernetes else None
+    control_plane = holder(machines, "control-plane")
     steps = []
     for machine in machines.values():
         if not {"control-plane", "worker"} & set(machine.roles):
@@ -176,7 +177,10 @@ def _node_steps(
         base = ((machine.name, "base"),)
         steps.append(runtime_step(machine.name, files, base, images=images, logged_in=login is not None))
         if site.kubernetes is not None:
-            steps.append(kubernetes_step(machine.name, site.kubernetes, ((machine.name, "runtime"),)))
+            # Where the control plane is still of another release, its workers get none that is newer.
+            before = [control_plane.name] if control_plane and control_plane is not machine else []
+            after = ((machine.name, "runtime"), *((name, "kubernetes") for name in before))
+            steps.append(kubernetes_step(machine.name, site.kubernetes, after))
             if _gives_gpu(site.kubernetes, machine):
                 steps.append(gpu_step(machine.name, site.kubernetes, ((machine.name, "runtime"),)))
     return steps

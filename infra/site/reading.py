@@ -90,16 +90,28 @@ def package_changes(names: tuple[str, ...], facts: Facts) -> list[Change]:
     return [Change(f"install {' '.join(missing)}", "not installed", apt_install(missing))]
 
 
-def apt_install(packages: list[str]) -> tuple[Action, ...]:
-    """Return the commands that install packages without a question; an apt of somebody else is waited for."""
-    quiet = ("env", "DEBIAN_FRONTEND=noninteractive", "NEEDRESTART_MODE=l", "LC_ALL=C.UTF-8")
-    options = ("-q", "-y", "-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Options::=--force-confold")
+def apt_install(packages: list[str], *, held: bool = False) -> tuple[Action, ...]:
+    """Return the commands that install packages without a question; an apt of somebody else is waited for.
+
+    Args:
+        held: also those that are held as they are; apt forgets that they were.
+    """
+    changed = ("--allow-change-held-packages",) if held else ()
     return (
         # dpkg killed in the middle leaves packages half configured, and apt refuses everything until that is mended.
-        Command((*quiet, "dpkg", "--force-confold", "--configure", "-a"), timeout_s=600),
-        Command((*quiet, "apt-get", *options, "update"), timeout_s=300),
-        Command((*quiet, "apt-get", *options, "--no-install-recommends", "install", *packages), timeout_s=1800),
+        Command((*_QUIET, "dpkg", "--force-confold", "--configure", "-a"), timeout_s=600),
+        apt_update(),
+        Command((*_APT_GET, "--no-install-recommends", "install", *changed, *packages), timeout_s=1800),
     )
+
+
+def apt_update() -> Command:
+    """Return the command by which apt learns what its sources offer now."""
+    return Command((*_APT_GET, "update"), timeout_s=300)
+
+
+_QUIET = ("env", "DEBIAN_FRONTEND=noninteractive", "NEEDRESTART_MODE=l", "LC_ALL=C.UTF-8")
+_APT_GET = (*_QUIET, "apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Options::=--force-confold")
 
 
 def fetch_key(path: PurePosixPath, url: str) -> tuple[Action, ...]:

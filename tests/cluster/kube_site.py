@@ -62,7 +62,8 @@ PAUSE = """\
 #include <signal.h>
 #include <unistd.h>
 static void end(int number) { _exit(0); }
-int main(void) { signal(SIGTERM, end); for (;;) pause(); }
+/* With -v the real one prints its version and ends: kubeadm looks by that whether the cluster runs a Job. */
+int main(int count, char **words) { signal(SIGTERM, end); while (count < 2) pause(); return 0; }
 """
 BRIDGE = """\
 {{"cniVersion": "0.4.0", "name": "lab", "plugins": [
@@ -129,17 +130,22 @@ class KubeSite:
         """Offer a release's packages to the machines."""
         make_packages(binaries, release_of(binaries), self.offered)
 
-    def fill(self) -> None:
-        """Push what `mlops site images` names to the site's registry, which has to run, and an image for pods."""
+    def fill(self, binaries: Path | None = None) -> None:
+        """Push what `mlops site images` names to the site's registry, which has to run, and an image for pods.
+
+        Args:
+            binaries: of another release than the site's.
+        """
+        binaries = binaries or self.binaries
         pause = self.root / "pause"
         (self.root / "pause.c").write_text(PAUSE)
         subprocess.run(["gcc", "-static", "-O2", "-s", "-o", pause, self.root / "pause.c"], check=True)
-        listed = self.start("site", "images")
+        listed = self.start("site", "images", release_of(binaries))
         said, _ = listed.communicate(timeout=120)
         assert listed.returncode == 0, said
         names = [line.split()[1].rpartition("/")[2] for line in said.splitlines()]
         with self.registry() as client:
-            for name, files in wanted(names, self.binaries, self.etcd, pause).items():
+            for name, files in wanted(names, binaries, self.etcd, pause).items():
                 push(client, f"kubernetes/{name}", files)
             box = shutil.which("busybox")
             assert box is not None

@@ -122,6 +122,14 @@ def test_a_changed_configuration_of_a_running_cluster_is_told_and_not_written() 
     assert "+  podSubnet: 10.243.0.0/16" in change.diff
 
 
+def test_a_newer_version_in_the_file_is_told_to_be_an_upgrade() -> None:
+    whole = written(CONTROL_PLANE) | {KUBELET: Reading(0, RUNS), READY: Reading(0, "ok"), file_fact(MADE): Reading(0)}
+    other = control_plane_step("master", "192.168.10.50", replace(CLUSTER, version="1.34.9"), KEY, ())
+    (change,) = found(other, whole)
+    assert change.actions == ()
+    assert change.by_hand == "the cluster is of 1.33.5: `mlops site upgrade` makes it one of 1.34.9"
+
+
 def test_a_worker_joins_by_what_the_control_plane_says_and_the_token_does_not_stay() -> None:
     (join,) = found(JOINING, {})
     (relay,) = join.actions

@@ -79,7 +79,7 @@ def test_the_drain_tells_each_reason_once_and_ends_as_kubectl_did(tmp_path: Path
     kubectl = tmp_path / "kubectl"
     kubectl.write_text("#!/bin/sh\nfor i in 1 2 3; do echo 'error when evicting pods/one: budget' >&2; done\nexit 7\n")
     kubectl.chmod(0o755)
-    command = ["sh", "-c", leaving._DRAIN, "sh", "worker"]
+    command = ["sh", "-c", leaving.DRAIN, "sh", "worker"]
     path = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
     done = subprocess.run(command, env=path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (7, "error when evicting pods/one: budget\n")
@@ -118,7 +118,8 @@ def test_a_worker_comes_back_by_its_own_steps_and_is_waited_for(thesis: Site, tm
     names = [(step.machine, step.name) for step in steps]
     assert {machine for machine, _ in names} <= {"worker", "master", "mainserver"}
     assert ("worker", "return") in next(step for step in steps if step.name == "join").after
-    assert names[-1] == ("master", "ready worker")
+    assert (names[0], names[-1]) == (("master", "kubernetes"), ("master", "ready worker"))
+    assert names[0] in next(step for step in steps if (step.machine, step.name) == ("worker", "kubernetes")).after
     assert found(return_step("worker"), {file_fact(REMOVED): Reading(0)})[0].actions == (Removal(REMOVED.path),)
     ready = ready_step("master", "worker")
     status = ready.facts[0]
@@ -251,5 +252,5 @@ def test_all_names_are_typed_before_anything_is_stopped(thesis: Site, tmp_path: 
 
 
 def test_the_scripts_are_shell() -> None:
-    for script in (leaving._END, leaving._DRAIN, leaving._FORGET, restore._RESTORE, restore._ASIDE, restore._REFRESH):
+    for script in (leaving._END, leaving.DRAIN, leaving._FORGET, restore._RESTORE, restore._ASIDE, restore._REFRESH):
         subprocess.run(["sh", "-n"], input=script, text=True, check=True)

@@ -113,9 +113,17 @@ def test_passwords_and_keys_are_made_once_and_for_their_owner_only(thesis: Site,
 
 
 def test_a_worker_joins_when_the_control_plane_is_there(thesis: Site, tmp_path: Path) -> None:
-    joins = [step for step in site_steps(thesis, tmp_path, tmp_path / ".mlops") if step.name == "join"]
+    steps = site_steps(thesis, tmp_path, tmp_path / ".mlops")
+    joins = [step for step in steps if step.name == "join"]
     assert [step.machine for step in joins] == ["research", "worker"]
     assert {("master", "control-plane"), ("worker", "kubernetes")} == set(joins[1].after)
+    # Nor does it get another release than the control plane has.
+    packages = {step.machine: step.after for step in steps if step.name == "kubernetes"}
+    assert packages == {
+        "research": (("research", "runtime"), ("master", "kubernetes")),
+        "master": (("master", "runtime"),),
+        "worker": (("worker", "runtime"), ("master", "kubernetes")),
+    }
     # A check on a schedule makes no clusters.
     assert not any(step.repairable for step in joins)
 

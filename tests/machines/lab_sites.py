@@ -121,6 +121,7 @@ def _start(root: Path, environment: Mapping[str, str], *words: str) -> subproces
         [sys.executable, *words],
         cwd=root,
         env=environment,
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -36,7 +36,10 @@ def add_worker_steps(site: Site, root: Path, home: Path, name: str) -> list[Step
     ready = ready_step(control_plane.name, name, ((name, "join"),))
     waits = {"join": (name, back.name), "services": (ready.machine, ready.name)}
     own = [replace(step, after=(*step.after, waits[step.name])) if step.name in waits else step for step in own]
-    return [back, *own, ready]
+    # A worker of a newer release than the control plane is none: that one's packages are looked at first.
+    same = (control_plane.name, "kubernetes")
+    first = [step for step in site_steps(site, root, home) if (step.machine, step.name) == same]
+    return [*first, back, *own, ready]
 
 
 def remove_worker_steps(

@@ -21,7 +21,7 @@ REMOVED = File(
 DRAIN_S = 300
 _KUBECTL = ("kubectl", f"--kubeconfig={ADMIN}", "--request-timeout=15s")
 # The same reason comes every five seconds: once is enough.
-_DRAIN = f"""\
+DRAIN = f"""\
 (kubectl --kubeconfig={ADMIN} drain "$@" 2>&1; echo "ended with $?") |
   awk '/^ended with / {{ status = $3; next }} !said[$0]++ {{ print; fflush() }} END {{ exit status }}'
 """
@@ -49,6 +49,22 @@ def node_fact(node: str) -> Fact:
     return Fact((*_KUBECTL, "get", "node", node, "--output=jsonpath={.spec.unschedulable}"))
 
 
+def pods_fact(node: str) -> Fact:
+    """Ask for the pods that run on a node, each with what it belongs to."""
+    owners = (
+        '{range .items[*]}{.metadata.ownerReferences[*].kind}{" "}{.metadata.namespace}/{.metadata.name}{"\\n"}{end}'
+    )
+    running = f"--field-selector=spec.nodeName={node},status.phase!=Succeeded,status.phase!=Failed"
+    return Fact((*_KUBECTL, "get", "pods", "--all-namespaces", running, f"--output=jsonpath={owners}"))
+
+
+def leaving_pods(node: str, facts: Facts) -> dict[str, str]:
+    """Return the pods that a drain of ``node`` ends, with the kind of what starts them again; empty: nothing does."""
+    lines = [line.rpartition(" ") for line in facts[pods_fact(node)].text.splitlines() if line.strip()]
+    # Pods of a DaemonSet stay, and so do those that a file on the machine describes.
+    return {name: owner for owner, _, name in lines if owner not in ("DaemonSet", "Node")}
+
+
 def drain_step(
     control_plane: str,
     node: str,
@@ -63,15 +79,6 @@ def drain_step(
         force: also those that nobody starts again, and those that lose what they wrote on the machine.
         timeout_s: seconds after which pods that may not be ended are an error, with the reason.
     """
-    # Pods of a DaemonSet stay, and so do those that a file on the machine describes.
-    owners = (
-        "{range .items[*]}{.metadata.ownerReferences[*].kind}{' '}{.metadata.namespace}/{.metadata.name}{'\\n'}{end}"
-    )
-    running = (
-        "--all-namespaces",
-        f"--field-selector=spec.nodeName={node},status.phase!=Succeeded,status.phase!=Failed",
-    )
-    pods = Fact((*_KUBECTL, "get", "pods", *running, f"--output=jsonpath={owners.replace(chr(39), chr(34))}"))
     options = ["--ignore-daemonsets", f"--timeout={timeout_s}s"]
     options += ["--force", "--delete-emptydir-data"] if force else []
 
@@ -81,18 +88,17 @@ def drain_step(
             return
         if not asked.ok:
             # Without an answer nothing is known, and so nothing is done.
-            yield _unanswered("drain it", asked.text)
+            yield unanswered("drain it", asked.text)
             return
-        lines = [line.split() for line in facts[pods].text.splitlines() if line.strip()]
-        left = [words[-1] for words in lines if words[0] not in ("DaemonSet", "Node")]
+        left = list(leaving_pods(node, facts))
         cordoned = asked.text.strip() == "true"
         if cordoned and not left:
             return
         why = f"{len(left)} pods run there: {', '.join(left[:5])}" if left else "it takes new pods"
-        command = Command(("sh", "-c", _DRAIN, "sh", node, *options), timeout_s=timeout_s + 60)
+        command = Command(("sh", "-c", DRAIN, "sh", node, *options), timeout_s=timeout_s + 60)
         yield Change(f"drain {node}", why, (command,))
 
-    return Step(f"drain {node}", control_plane, (node_fact(node), pods), changes, after, repairable=False)
+    return Step(f"drain {node}", control_plane, (node_fact(node), pods_fact(node)), changes, after, repairable=False)
 
 
 def leave_step(node: str, after: tuple[tuple[str, str], ...] = (), *, forget: bool = True) -> Step:
@@ -130,7 +136,7 @@ def delete_step(control_plane: str, node: str, after: tuple[tuple[str, str], ...
             command = Command((*_KUBECTL[:-1], "delete", "node", node, "--timeout=60s"), timeout_s=90)
             yield Change(f"delete node {node}", "it is a node of the cluster", (command,))
         elif not _is_gone(asked.text):
-            yield _unanswered("delete the node", asked.text)
+            yield unanswered("delete the node", asked.text)
 
     return Step(f"delete {node}", control_plane, (node_fact(node),), changes, after, repairable=False)
 
@@ -167,6 +173,7 @@ def _is_gone(said: str) -> bool:
     return "NotFound" in said or "not found" in said
 
 
-def _unanswered(what: str, said: str) -> Change:
+def unanswered(what: str, said: str) -> Change:
+    """Return that something cannot be done, since the API server says nothing about the node."""
     look = f"look at the control plane: journalctl -u {KUBELET}"
     return Change(what, f"the API server does not say whether there is such a node: {said.strip()}", by_hand=look)

@@ -7,8 +7,16 @@ and one that is whole and only does not answer now.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
-from infra.kubeadm.configuration import AUDIT_POLICY, ENCRYPTION, Cluster, init_configuration
+from infra.kubeadm.configuration import (
+    AUDIT_POLICY,
+    ENCRYPTION,
+    Cluster,
+    init_configuration,
+    told_version,
+    with_version,
+)
 from infra.kubeadm.hardening import KUBELET_CONFIG, api_server_files
 from infra.kubeadm.joining import FOLDER
 from infra.kubeadm.policy import audit_policy, encryption_configuration
@@ -38,6 +46,9 @@ _INIT_S = 1200
 _WAIT_S = 180
 _KUBECTL = ("kubectl", f"--kubeconfig={ADMIN}", "--request-timeout=10s")
 READY = Fact((*_KUBECTL, "get", "--raw", "/readyz"))
+_LOOP = f"for i in $(seq {_WAIT_S // 3}); do {' '.join(READY.argv)} && exit; sleep 3; done; exit 1"
+WAIT = Command(("sh", "-c", _LOOP), timeout_s=_WAIT_S * 5)
+"""Ends once the API server answers, and with an error when it still does not after some minutes."""
 _THERE = Fact(("sh", "-c", f"ls {ADMIN} {FOLDER}/kubelet.conf 2>/dev/null | grep ."))
 
 
@@ -78,18 +89,11 @@ def control_plane_step(
         started = unit_changes(KUBELET, facts)
         yield from started
         if not started and not facts[READY].ok:
-            wait = f"for i in $(seq {_WAIT_S // 3}); do {' '.join(READY.argv)} && exit; sleep 3; done; exit 1"
-            told = " ".join(facts[READY].text.split())
-            yield Change("wait for the API server", told, (Command(("sh", "-c", wait), timeout_s=_WAIT_S * 5),))
+            yield Change("wait for the API server", " ".join(facts[READY].text.split()), (WAIT,))
         # Its own files are read at init only: what has changed in them since is not in the cluster.
+        told = file_text(configuration, facts)
         for change in differing if facts[READY].ok and not started else ():
-            yield Change(
-                change.what,
-                change.why,
-                diff=change.diff,
-                by_hand="the cluster was made by another configuration: change it by https://kubernetes.io/docs/tasks/"
-                f"administer-cluster/kubeadm/kubeadm-reconfigure/, then write it to {change.what.split()[1]}",
-            )
+            yield replace(change, actions=(), by_hand=_remedy(change, told, configuration.text))
 
     facts = (
         *map(file_fact, (*files, BEGUN, MADE, RESTORING)),
@@ -117,6 +121,17 @@ def control_plane_files(
         File(ENCRYPTION, encryption_configuration(encryption_key), 0o600, secret=True),
         *(File(path, text, 0o600) for path, text in api_server_files(cluster.version).items()),
         File(CONFIGURATION, init_configuration(cluster, machine, address, works=works), 0o600),
+    )
+
+
+def _remedy(change: Change, told: str, wanted: str) -> str:
+    """Return what a person does about a file that the cluster was not made by, ``told`` and ``wanted`` kubeadm's."""
+    path, version = change.what.split()[1], told_version(wanted)
+    if path == str(CONFIGURATION) and with_version(told, version) == wanted:
+        return f"the cluster is of {told_version(told)}: `mlops site upgrade` makes it one of {version}"
+    return (
+        "the cluster was made by another configuration: change it by https://kubernetes.io/docs/tasks/"
+        f"administer-cluster/kubeadm/kubeadm-reconfigure/, then write it to {path}"
     )
 
 

@@ -5,7 +5,7 @@ Source: https://kubernetes.io/docs/setup/production-environment/tools/kubeadm/in
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 
 from configs.kubernetes import Kubernetes
@@ -17,7 +17,8 @@ from infra.site.step import Change, Step
 PACKAGES = ("kubeadm", "kubectl", "kubelet")
 KEYRING = PurePosixPath("/etc/apt/keyrings/mlops-kubernetes.asc")
 _SOURCES = PurePosixPath("/etc/apt/sources.list.d/mlops-kubernetes.sources")
-_HELD = Fact(("apt-mark", "showhold", *PACKAGES))
+HELD = Fact(("apt-mark", "showhold", *PACKAGES))
+_KEY = Fact(("grep", "--quiet", "BEGIN PGP PUBLIC KEY BLOCK", str(KEYRING)))
 
 
 def kubernetes_step(machine: str, wanted: Kubernetes, after: tuple[tuple[str, str], ...]) -> Step:
@@ -25,47 +26,65 @@ def kubernetes_step(machine: str, wanted: Kubernetes, after: tuple[tuple[str, st
 
     A node's version is changed by an upgrade alone, after the control plane's: kubelet must not be the newer one.
     """
-    place = repository(wanted.version)
-    sources = File(_SOURCES, _sources_text(place))
-    community = wanted.packages == "community"
-    key = Fact(("grep", "--quiet", "BEGIN PGP PUBLIC KEY BLOCK", str(KEYRING)))
     installed = packages_fact(PACKAGES)
 
     def changes(facts: Facts) -> Iterator[Change]:
         there = installed_packages(PACKAGES, facts)
-        others = {name: found for name, found in there.items() if _release(found) != wanted.version}
+        others = {name: found for name, found in there.items() if release_of(found) != wanted.version}
         if others:
             told = ", ".join(f"{name} is {found}" for name, found in others.items())
             yield Change(
                 f"have Kubernetes {wanted.version}",
                 told,
-                by_hand="upgrade by https://kubernetes.io/docs/tasks/administer-cluster/kubeadm/kubeadm-upgrade/, the "
-                "control plane first, or write the version that is there at `kubernetes.version` of the site's file",
+                by_hand="`mlops site upgrade` brings all nodes there, the control plane first; or write the version "
+                "that is there at `kubernetes.version` of the site's file",
             )
-        if community and not facts[key].ok:
-            yield Change(
-                f"write {KEYRING}",
-                "the key of Kubernetes' packages is not there",
-                fetch_key(KEYRING, f"{place}Release.key"),
-            )
-        if community:
-            yield from file_changes(sources, facts)
+        yield from source_changes(wanted, facts)
         missing = [name for name in PACKAGES if name not in there]
         if missing:
-            pinned = [f"{name}={wanted.version}-*" for name in missing]
+            pinned = pin(missing, wanted.version)
             yield Change(f"install {' '.join(pinned)}", "not installed", apt_install(pinned))
-        loose = [name for name in PACKAGES if name not in facts[_HELD].text.split()]
-        if loose:
-            hold = Command(("apt-mark", "hold", *loose))
-            yield Change(f"hold {' '.join(loose)}", "the system's upgrades would change it", (hold,))
+        yield from hold_changes(facts)
 
-    facts = (installed, _HELD, *((key, file_fact(sources)) if community else ()))
-    return Step("kubernetes", machine, facts, changes, after)
+    return Step("kubernetes", machine, (installed, HELD, *source_facts(wanted)), changes, after)
 
 
-def _release(version: str) -> str:
+def source_facts(wanted: Kubernetes) -> tuple[Fact, ...]:
+    """Ask whether apt knows the project's own repository, where packages come from there."""
+    return (_KEY, file_fact(_sources(wanted))) if wanted.packages == "community" else ()
+
+
+def source_changes(wanted: Kubernetes, facts: Facts) -> Iterator[Change]:
+    """Yield what has apt get packages of the wanted release's own repository."""
+    if wanted.packages != "community":
+        return
+    if not facts[_KEY].ok:
+        url = f"{repository(wanted.version)}Release.key"
+        yield Change(f"write {KEYRING}", "the key of Kubernetes' packages is not there", fetch_key(KEYRING, url))
+    yield from file_changes(_sources(wanted), facts)
+
+
+def hold_changes(facts: Facts) -> Iterator[Change]:
+    """Yield what keeps upgrades of the system from changing the packages."""
+    loose = [name for name in PACKAGES if name not in facts[HELD].text.split()]
+    if loose:
+        hold = Command(("apt-mark", "hold", *loose))
+        yield Change(f"hold {' '.join(loose)}", "the system's upgrades would change it", (hold,))
+
+
+def pin(names: Iterable[str], version: str) -> list[str]:
+    """Return packages of one release, as apt is asked for them."""
+    return [f"{name}={version}-*" for name in names]
+
+
+def release_of(version: str) -> str:
     """Return the upstream part of a package's version: of ``1:1.33.5-1.1`` ``1.33.5``."""
     return version.rpartition(":")[2].partition("-")[0]
+
+
+def repository_of(wanted: Kubernetes) -> tuple[str, str]:
+    """Return where apt gets the packages, and by which key; both empty: from the machine's own sources."""
+    return (repository(wanted.version), str(KEYRING)) if wanted.packages == "community" else ("", "")
 
 
 def repository(version: str) -> str:
@@ -74,11 +93,12 @@ def repository(version: str) -> str:
     return f"https://pkgs.k8s.io/core:/stable:/v{minor}/deb/"
 
 
-def _sources_text(place: str) -> str:
-    return f"""\
+def _sources(wanted: Kubernetes) -> File:
+    text = f"""\
 # Rendered for this site: changes here are lost.
 Types: deb
-URIs: {place}
+URIs: {repository(wanted.version)}
 Suites: /
 Signed-By: {KEYRING}
 """
+    return File(_SOURCES, text)
