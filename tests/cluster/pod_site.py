@@ -169,8 +169,10 @@ class PodSite:
         variables = self.variables()
         user, _, password = variables["PREFECT_API_AUTH_STRING"].partition(":")
         url = f"{variables['PREFECT_API_URL']}/{path}"
+        verb = method or ("GET" if body is None else "POST")
         with httpx.Client(auth=(user, password), timeout=60) as client:
-            answer = client.request(method or ("GET" if body is None else "POST"), url, json=body)
+            while (answer := client.request(verb, url, json=body)).status_code == 503:
+                time.sleep(0.5)  # another writer holds the server's sqlite database
         answer.raise_for_status()
         return answer.json() if answer.content else None
 
