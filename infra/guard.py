@@ -6,6 +6,7 @@ that it starts in a few hundredths of a second.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from queue import Queue
 
 GRACE_S = 20.0
@@ -71,9 +73,24 @@ def end_group(group: int) -> None:
     _signal_group(group, signal.SIGTERM)
     deadline = time.monotonic() + GRACE_S
     # The group, not only its leader: a shell may be gone while the training below it still saves.
-    while time.monotonic() < deadline and _signal_group(group, 0):
+    while time.monotonic() < deadline and _signal_group(group, 0) and not _only_zombies(group):
         time.sleep(0.1)
     _signal_group(group, signal.SIGKILL)
+
+
+def _only_zombies(group: int) -> bool:
+    """Whether what is left of the group has ended: a pod's first process reaps nothing that its parent left behind.
+
+    Always False where there is no ``/proc``.
+    """
+    states = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            # The name before these, in brackets, may hold anything (proc_pid_stat(5)).
+            state, _, of = path.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[:3]
+            if int(of) == group:
+                states.add(state)
+    return bool(states) and states <= {"Z", "X"}
 
 
 def default_signals() -> None:

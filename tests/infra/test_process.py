@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from infra.guard import GRACE_S, end_group
 from infra.process import run_guarded
 
 SAVES_ON_SIGTERM = """
@@ -91,3 +92,12 @@ def test_kill_9_of_the_owner_ends_the_command(tmp_path: Path) -> None:
 def test_what_a_command_leaves_behind_is_ended(tmp_path: Path) -> None:
     run_guarded(["sh", "-c", "sleep 600 & echo $! > left"], cwd=tmp_path)
     wait_gone(int((tmp_path / "left").read_text()))
+
+
+def test_a_group_of_which_only_zombies_are_left_is_not_waited_for() -> None:
+    # As in a pod, whose first process reaps only what it started itself.
+    process = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    began = time.monotonic()
+    end_group(process.pid)
+    assert time.monotonic() - began < GRACE_S / 2
+    assert process.wait() == -signal.SIGTERM
