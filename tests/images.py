@@ -33,16 +33,25 @@ def fill(index: PackageIndex) -> str:
         "torch": ("2.15.0", PROJECT),
         "nvidia-cublas": ("13.0", "torch"),
     }
+    locked = fill_tools(index) + "".join(locked_line(index, name, *found) for name, found in needed_by.items())
+    index.add("torch", "2.15.0+cpu", {"torch.py": "VARIANT = 'cpu'\n"})  # which the lock does not know
+    return locked
+
+
+def fill_tools(index: PackageIndex) -> str:
+    """Put what builds the project's own package into the index, and return a lock of it."""
+    locked = ""
     for name in TOOLS:
         index.add_installed(name)
         version = index._wheels(name)[0].name.split("-")[1]
-        needed_by[name] = (version, PROJECT if name == "hatchling" else "hatchling")
-    lines = []
-    for name, (version, via) in sorted(needed_by.items()):
-        hashes = " \\\n".join(f"    --hash=sha256:{digest}" for digest in index.hashes(name))
-        lines.append(f"{name}=={version} \\\n{hashes}\n    # via {via}\n")
-    index.add("torch", "2.15.0+cpu", {"torch.py": "VARIANT = 'cpu'\n"})  # which the lock does not know
-    return "".join(lines)
+        locked += locked_line(index, name, version, PROJECT if name == "hatchling" else "hatchling")
+    return locked
+
+
+def locked_line(index: PackageIndex, name: str, version: str, via: str = PROJECT) -> str:
+    """Return what a lock says of a package of the index."""
+    hashes = " \\\n".join(f"    --hash=sha256:{digest}" for digest in index.hashes(name))
+    return f"{name}=={version} \\\n{hashes}\n    # via {via}\n"
 
 
 def make_checkout(folder: Path, lock: str, site: dict[str, object]) -> Path:

@@ -77,7 +77,9 @@ class KubeSite:
     """Machines ``registry``, ``master`` and workers, bare, and the checkout ``root`` whose site they are.
 
     Args:
-        binaries, etcd: see the module. nodes: by name, with their roles. more: sections of the site's file.
+        binaries, etcd: see the module. nodes: by name, with their roles.
+        more: sections of the site's file, given the registry's address.
+        share: where all machines have a common folder; left out: nowhere.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class KubeSite:
         etcd: Path,
         nodes: Mapping[str, str] = NODES,
         more: Callable[[str], str] = lambda registry: "",
+        share: str = "",
     ) -> None:
         self.root, self.home, self.lab = root, root / ".mlops", lab
         self.binaries, self.etcd = binaries, etcd
@@ -96,7 +99,7 @@ class KubeSite:
         self.offered.mkdir(parents=True)
         self.offer(binaries)
         names = ("registry", *nodes)
-        made = lab.add(*names, nodes=nodes, shared={OFFERED: self.offered})
+        made = lab.add(*names, nodes=nodes, shared={OFFERED: self.offered}, common=self._common(share))
         self.machines = dict(zip(names, made, strict=True))
         address = self.machines["registry"].address
         text = FILE.format(registry=address, network=lab.network, version=self.version, key=lab.key)
@@ -110,6 +113,14 @@ class KubeSite:
         self.file.write_text(text + more(f"{address}:5000"))
         for name, machine in self.machines.items():
             pin(site_folder(self.home), name, [machine.host_key])
+
+    def _common(self, share: str) -> dict[str, Path]:
+        if not share:
+            return {}
+        folder = self.root / "common"
+        folder.mkdir()
+        folder.chmod(0o777)  # for the account that pods run as
+        return {share: folder}
 
     @property
     def site(self) -> Site:

@@ -120,6 +120,7 @@ class LabMachine:
     Attributes:
         node: kubelet is to run there: all control groups are its own, and images have a disk that overlays can be on.
         shared: folders of this machine that are there as well, by their path there; nobody can write to them there.
+        common: such folders that all of them write to, as to a mounted share.
     """
 
     name: str
@@ -129,6 +130,7 @@ class LabMachine:
     host_key: str = ""
     node: bool = False
     shared: dict[str, Path] = field(default_factory=dict)
+    common: dict[str, Path] = field(default_factory=dict)
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -160,6 +162,7 @@ class LabMachine:
             f"--machine={self.name}",
         )
         spawn += (f"--directory={self.root}", *(f"--bind-ro={path}:{there}" for there, path in self.shared.items()))
+        spawn += tuple(f"--bind={path}:{there}" for there, path in self.common.items())
         if self.node:
             spawn += ("--capability=all", "--system-call-filter=@keyring bpf", *self._disks(), "sh", "-c", _NODE_INIT)
         else:
@@ -249,6 +252,7 @@ class Lab:
         *names: str,
         nodes: Container[str] = (),
         shared: Mapping[str, Path] | None = None,
+        common: Mapping[str, Path] | None = None,
         disk_mb: int | None = None,
     ) -> list[LabMachine]:
         """Make machines, start them side by side, and wait until they answer; see :class:`LabMachine`.
@@ -259,6 +263,7 @@ class Lab:
         made = [self._make(name, disk_mb) for name in names]
         for machine in made:
             machine.node, machine.shared = machine.name in nodes, dict(shared or {})
+            machine.common = dict(common or {})
             if machine.node:
                 self._make_node(machine)
         for machine in made:

@@ -96,7 +96,7 @@ def start_mlops(root: Path, *words: str) -> subprocess.Popen[str]:
     return _start(root, environment, "-m", "cli", *words)
 
 
-def start_flow(root: Path, name: str, **parameters: object) -> subprocess.Popen[str]:
+def start_flow(root: Path, name: str, /, **parameters: object) -> subprocess.Popen[str]:
     """Start flow ``name`` (``check_site``) in a process, with a Prefect server of its own."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
     environment |= {
