@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 from kube_site import BOX, KubeSite, eventually
 from lab import LabError, LabMachine, open_lab
+from lab_sites import ended, start_flow
 
 from infra.kubeadm.joining import read_token, token_command
 from infra.site.engine import State
@@ -225,3 +226,19 @@ def test_a_control_plane_at_another_address_is_the_same_cluster(site: KubeSite) 
     # By the endpoint's name: kubelet of the worker, and with new rules its pods.
     run_pod(site, "two")
     assert finds_services(site, "two")
+
+
+def test_flows_take_a_worker_out_and_let_it_in_again(site: KubeSite) -> None:
+    subprocess.run(["git", "init", "--quiet", str(site.root)], check=True)
+    code, said = ended(start_flow(site.root, "remove_worker", name="worker", typed="wrong"), 300)
+    assert (code, "type the machine's name twice" in said) == (1, True)
+    remove = start_flow(site.root, "remove_worker", name="worker", typed="worker", force=True, timeout_s=60)
+    code, said = ended(remove, 400)
+    assert code == 0, said
+    assert list(site.ready()) == ["master"]
+    add = start_flow(site.root, "add_worker", name="worker")
+    eventually(lambda: "worker" in site.ready(), 300)
+    site.connect_pods()
+    code, said = ended(add, 900)
+    assert code == 0, said
+    assert site.ready()["worker"]

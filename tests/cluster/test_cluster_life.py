@@ -1,5 +1,7 @@
 """A cluster by the real kubeadm through its life: backed up, lost, restored; a worker taken out and let in again.
 
+It is restored and retired by the flows, inside Prefect; workers are taken out and let in by commands.
+
 ``KUBE_BIN`` and ``ETCD_BIN`` name the binaries (see ``kube_site``): ``pytest -m cluster``, as root.
 """
 
@@ -8,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +18,7 @@ from pathlib import Path
 import pytest
 from kube_site import BOX, KubeSite, eventually
 from lab import LabError, open_lab
+from lab_sites import ended, start_flow
 
 NEEDED = ("systemd-nspawn", "mmdebstrap", "nsenter", "dpkg-deb", "gcc", "busybox", "xtables-legacy-multi", "etcdctl")
 KUBE_BIN, ETCD_BIN = os.environ.get("KUBE_BIN"), os.environ.get("ETCD_BIN")
@@ -71,6 +75,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeSite]:
         made.kubectl("apply", given=WORKLOAD.format(image=image))
         made.kubectl("create", "secret", "generic", "kept", "--from-literal=word=a secret that was kept")
         eventually(lambda: available(made), 300)
+        subprocess.run(["git", "init", "--quiet", str(made.root)], check=True)
         (made.root / "passphrase").touch(0o600)
         (made.root / "passphrase").write_text(f"{PASSPHRASE}\n")
         yield made
@@ -89,6 +94,13 @@ def mlops(site: KubeSite, *words: str) -> tuple[int, str]:
     said, _ = process.communicate(timeout=900)
     print(said)
     return process.returncode, said
+
+
+def flow(site: KubeSite, name: str, /, **parameters: object) -> tuple[int, str]:
+    code, said = ended(start_flow(site.root, name, **parameters), 900)
+    print(said)
+    assert (code == 0) == ("Finished in state Completed()" in said)
+    return code, said
 
 
 def containers(site: KubeSite) -> list[str]:
@@ -142,7 +154,7 @@ def test_a_lost_control_plane_and_checkout_come_back_though_the_restore_is_kille
     assert code == 1
     assert "run `mlops site restore` again" in said
     began = time.monotonic()
-    code, said = mlops(site, *words)
+    code, said = flow(site, "restore_site", file=str(kept), passphrase_file="passphrase")
     assert code == 0, said
     print(f"restored in {time.monotonic() - began:.0f} s")
     eventually(lambda: all(site.ready().values()), 180)
@@ -207,8 +219,14 @@ def test_a_retired_site_is_stopped_and_has_its_data(site: KubeSite) -> None:
     names = [word for name in ("registry", "master", "worker") for word in ("--name", name)]
     code, said = mlops(site, "site", "retire", *names[2:], "--no-backup")
     assert (code, "machine registry: would be stopped" in said) == (1, True)
-    words = ("--backup-to", "last.age", "--passphrase-file", "passphrase", "--timeout", "120")
-    code, said = mlops(site, "site", "retire", *names, *words)
+    code, said = flow(
+        site,
+        "retire_site",
+        names=names[1::2],
+        backup_to="last.age",
+        passphrase_file="passphrase",
+        timeout_s=120,
+    )
     assert code == 0, said
     for name in ("master", "worker"):
         machine = site.machines[name]
