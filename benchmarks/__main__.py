@@ -1,6 +1,6 @@
 """Runs all benchmarks one after the other: ``make bench``. Takes about two hours on two idle cores.
 
-Those named ``kubernetes_*`` need a cluster and are run by hand.
+Those named ``kubernetes_*`` need a cluster, those named ``site_*`` root: they are run by hand.
 """
 
 from __future__ import annotations
