@@ -43,7 +43,6 @@ def torchrun_options(
         "log-dir": str(log_dir),
         "redirects": "3",
         "tee": "3",
-        "log-line-prefix-template": RANK_PREFIX,
     }
     return [*(f"--{name}={value}" for name, value in options.items()), *gang.program]
 
@@ -80,7 +79,13 @@ def torchrun_environment(root: Path, inherited: Mapping[str, str]) -> dict[str, 
     for a minute, and all end with ``DistStoreError``.
     """
     path = os.pathsep.join(filter(None, (str(root), inherited.get("PYTHONPATH"))))
-    return {**inherited, "PYTHONPATH": path, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    return {
+        **inherited,
+        "PYTHONPATH": path,
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+        # The option of the same name is newer: before torch 2.14 torchrun takes it for the script.
+        "TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE": RANK_PREFIX,
+    }
 
 
 def attempts(log_dir: Path) -> list[Path]:

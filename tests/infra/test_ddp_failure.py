@@ -128,7 +128,6 @@ def test_torchruns_command() -> None:
         "--log-dir=/logs",
         "--redirects=3",
         "--tee=3",
-        "--log-line-prefix-template=[rank ${rank}] ",
         "-m",
         "toy",
         "--lr",

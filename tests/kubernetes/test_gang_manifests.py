@@ -186,7 +186,6 @@ def test_the_job_whole(gang: Gang, space: Space) -> None:
                                 "--log-dir=/opt/mlops/.mlops/ranks",
                                 "--redirects=3",
                                 "--tee=3",
-                                "--log-line-prefix-template=[rank ${rank}] ",
                                 "ml/ddp/linear.py",
                                 "--steps",
                                 "9",
