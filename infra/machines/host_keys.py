@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import fcntl
 import hashlib
 import subprocess
@@ -90,10 +91,10 @@ def fingerprint(key: str) -> str:
 
 def host_key_error(folder: Path, login: Login) -> MachineError:
     """Return what to say of a machine whose host key is not as pinned: not known yet, or another one."""
-    try:
-        offered = [_best(offered_keys(login.address, login.port))]
-    except ConnectionLost:
-        offered = []
+    offered: list[str] = []
+    for _ in range(2):  # a busy server lets the second of two connections wait
+        with contextlib.suppress(ConnectionLost):
+            offered = offered or [_best(offered_keys(login.address, login.port))]
     shown = fingerprint(offered[0]) if offered else "(not shown again)"
     compare = "compare on the machine with `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub`"
     trust = f"then `mlops site trust {login.name}`"

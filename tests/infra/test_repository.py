@@ -131,7 +131,9 @@ def test_stopping_a_stage_ends_it_and_the_next_command_works(checkout: Path, rep
 
     with pytest.raises(KeyboardInterrupt):
         repo.reproduce("train", on_tick=stop_when_running)
-    assert not psutil.pid_exists(int((checkout / "pid").read_text()))
+    stage = int((checkout / "pid").read_text())
+    # Ended, though its parent, which is gone, has not reaped it: somebody else does that when it comes to it.
+    assert not psutil.pid_exists(stage) or psutil.Process(stage).status() == psutil.STATUS_ZOMBIE
     (checkout / "dvc.yaml").write_text(GRAPH)
     assert repo.reproduce("train") is dvc.Outcome.RAN
 

@@ -72,7 +72,7 @@ def test_a_lost_answer_makes_no_second_job(cluster: FakeCluster, worker: Worker,
     run = runs.start()
     runs.ends(run, "Completed")
     assert len(jobs_of(cluster, run)) == 1
-    assert "adopted" in runs.logs(run)
+    until("the worker's last lines, which it sends now and then", lambda: "adopted" in runs.logs(run))
     assert "the namespace's quota is used up" in runs.logs(run)
 
 
