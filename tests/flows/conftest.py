@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from checkouts import check, run, small_checkout
+from servers import free_port
 from sites import Site
 
 
@@ -14,7 +15,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A small checkout with the stack up; everything is stopped at the end."""
     root = small_checkout(tmp_path_factory.mktemp("site") / "checkout")
     try:
-        check(root, "mlops", "up")
+        # Ports of its own: where a server is killed, nobody else's stack may come to be taken for it.
+        check(root, "mlops", "up", "--prefect-port", str(free_port()), "--mlflow-port", str(free_port()))
         yield Site(root)
     finally:
         run(root, "mlops", "down")
