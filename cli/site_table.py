@@ -102,7 +102,7 @@ def print_notes(outcomes: Mapping[Key, Outcome]) -> None:
     """Print what is missing and no fault of this run: somebody else brings it."""
     for (machine, name), outcome in outcomes.items():
         for change in outcome.changes:
-            if change.note and not change.actions:
+            if change.only_told:
                 console.print(f"\n[bold]{machine}: {name}[/]")
                 _print_change(change)
 

@@ -91,11 +91,11 @@ def fingerprint(key: str) -> str:
 
 def host_key_error(folder: Path, login: Login) -> MachineError:
     """Return what to say of a machine whose host key is not as pinned: not known yet, or another one."""
-    offered: list[str] = []
-    for _ in range(2):  # a busy server lets the second of two connections wait
+    shown = "(not shown again)"
+    for _ in range(2):  # a busy server may drop one
         with contextlib.suppress(ConnectionLost):
-            offered = offered or [_best(offered_keys(login.address, login.port))]
-    shown = fingerprint(offered[0]) if offered else "(not shown again)"
+            shown = fingerprint(_best(offered_keys(login.address, login.port)))
+            break
     compare = "compare on the machine with `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub`"
     trust = f"then `mlops site trust {login.name}`"
     pinned = pinned_keys(folder, login.name)

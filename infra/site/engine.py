@@ -133,7 +133,7 @@ def _run_step(
         # Some facts mean something only when others hold: a login, once the server runs. So a step may take rounds.
         for _ in range(ROUNDS):
             changes = tuple(step.changes(_read(step, machine)))
-            notes = tuple(change for change in changes if change.note and not change.actions)
+            notes = tuple(change for change in changes if change.only_told)
             pending = [change for change in changes if change not in notes]
             if not pending or not apply or (not makes and any(change.undo for change in pending)):
                 state = State.CHANGED if applied else State.DIFFERS if pending else State.FITS

@@ -53,6 +53,11 @@ class Change:
     undo: tuple[Action, ...] = ()
     note: bool = False
 
+    @property
+    def only_told(self) -> bool:
+        """Whether somebody else brings it: a run has nothing to do for it and does not wait."""
+        return self.note and not self.actions
+
 
 @dataclass(frozen=True)
 class Step:
