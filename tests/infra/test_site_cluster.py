@@ -10,6 +10,7 @@ from ipaddress import IPv4Network
 
 import pytest
 import yaml
+from step_changes import found
 
 from configs.problems import UserError
 from infra.kubeadm.configuration import Cluster
@@ -19,7 +20,7 @@ from infra.machines.commands import Command, File, Removal
 from infra.site.facts import Fact, Reading
 from infra.site.life.leaving import REMOVED
 from infra.site.reading import file_fact, unit_fact
-from infra.site.step import Action, Change, Relay, Step
+from infra.site.step import Action, Relay, Step
 from infra.site.steps.control_plane import ADMIN, BEGUN, CONFIGURATION, MADE, READY, control_plane_step
 from infra.site.steps.modes import mode_fact
 from infra.site.steps.pod_network import pod_network_step
@@ -32,12 +33,6 @@ KUBELET = unit_fact("kubelet.service")
 CONTROL_PLANE = control_plane_step("master", "192.168.10.50", CLUSTER, KEY, ())
 JOINING = join_step("worker", "192.168.10.101", CLUSTER, "master", ())
 TOKEN, DIGEST = "abcdef.0123456789abcdef", "0" * 64
-
-
-def found(step: Step, known: dict[Fact, Reading]) -> list[Change]:
-    """What a step wants where nothing is there but what is named."""
-    assert set(known) <= set(step.facts)
-    return list(step.changes({fact: known.get(fact, Reading(1, "")) for fact in step.facts}))
 
 
 def there(step: Step) -> Fact:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
-from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from step_changes import commands, fact, found
 
 from configs.problems import UserError
 from configs.site import Site, load_site
@@ -19,7 +19,7 @@ from infra.site.life.leaving import REMOVED, delete_step, drain_step, leave_step
 from infra.site.life.restore import refresh_step, restore_step
 from infra.site.life.retire import check_typed, retire_steps
 from infra.site.reading import file_fact, unit_fact
-from infra.site.step import Change, Step
+from infra.site.step import Step
 from infra.site.steps.control_plane import BEGUN, MADE, RESTORING
 
 CHECKOUT = Path(__file__).parents[2]
@@ -40,21 +40,6 @@ MEMBERS = {
 def thesis(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Site:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     return load_site(CHECKOUT / "configs/site-thesis.yaml")
-
-
-def found(step: Step, known: dict[Fact, Reading] | None = None) -> list[Change]:
-    known = known or {}
-    assert set(known) <= set(step.facts)
-    return list(step.changes({fact: known.get(fact, Reading(1, "")) for fact in step.facts}))
-
-
-def fact(step: Step, word: str) -> Fact:
-    return next(item for item in step.facts if word in " ".join(item.argv))
-
-
-def commands(changes: Iterable[Change]) -> str:
-    actions = [action for change in changes for action in change.actions]
-    return "\n".join(" ".join(action.argv) for action in actions if isinstance(action, Command))
 
 
 def test_a_worker_is_drained_of_what_can_go_elsewhere_and_only_once() -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 import subprocess
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from step_changes import commands, fact, found
 
 from configs.kubernetes import Kubernetes
 from configs.problems import UserError
@@ -18,14 +18,14 @@ from infra.kubeadm.configuration import told_version, with_version
 from infra.kubeadm.releases import why_not
 from infra.machines.commands import Command, File
 from infra.site.engine import Outcome, State
-from infra.site.facts import Fact, Reading
+from infra.site.facts import Reading
 from infra.site.life import upgrading
 from infra.site.life.nodes import NODES
 from infra.site.life.upgrade import CHECKS, is_done, obstacles, site_of, upgrade_steps, write_version
 from infra.site.life.upgrade_checks import SERVER, TOLD, nodes_step, offer_step
 from infra.site.life.upgrading import back_step, control_plane_step, empty_step, kubelet_step, snapshot_step
 from infra.site.reading import file_fact, packages_fact, unit_fact
-from infra.site.step import Change, Step
+from infra.site.step import Change
 from infra.site.steps.control_plane import CONFIGURATION, WAIT
 from infra.site.steps.kubernetes import HELD, PACKAGES
 
@@ -46,21 +46,6 @@ def told(version: str) -> Reading:
     return Reading(
         0, f"600 root\ndigest  -\nkind: ClusterConfiguration\nkubernetesVersion: v{version}\nclusterName: c\n"
     )
-
-
-def found(step: Step, known: dict[Fact, Reading] | None = None) -> list[Change]:
-    known = known or {}
-    assert set(known) <= set(step.facts)
-    return list(step.changes({fact: known.get(fact, Reading(1, "")) for fact in step.facts}))
-
-
-def fact(step: Step, word: str) -> Fact:
-    return next(item for item in step.facts if word in " ".join(item.argv))
-
-
-def commands(changes: Iterable[Change]) -> str:
-    actions = [action for change in changes for action in change.actions]
-    return "\n".join(" ".join(action.argv) for action in actions if isinstance(action, Command))
 
 
 @pytest.mark.parametrize(

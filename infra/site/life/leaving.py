@@ -13,13 +13,13 @@ from infra.machines.commands import Command, File, Removal
 from infra.site.facts import Fact, Facts
 from infra.site.reading import file_fact, read_unit, unit_fact
 from infra.site.step import Change, Step
+from infra.site.steps.applied import KUBECTL
 from infra.site.steps.control_plane import ADMIN, BEGUN, KUBELET, MADE
 
 REMOVED = File(
     FOLDER / "mlops-removed", "This machine was taken out of its cluster: `mlops site add-worker` undoes it.\n"
 )
 DRAIN_S = 300
-_KUBECTL = ("kubectl", f"--kubeconfig={ADMIN}", "--request-timeout=15s")
 # The same reason comes every five seconds: once is enough.
 DRAIN = f"""\
 (kubectl --kubeconfig={ADMIN} drain "$@" 2>&1; echo "ended with $?") |
@@ -46,7 +46,7 @@ _LEFT = Fact(("sh", "-c", f"ls {' '.join(map(str, CREDENTIALS))} /var/lib/kubele
 
 def node_fact(node: str) -> Fact:
     """Ask the API server for a node: whether it takes new pods."""
-    return Fact((*_KUBECTL, "get", "node", node, "--output=jsonpath={.spec.unschedulable}"))
+    return Fact((*KUBECTL, "get", "node", node, "--output=jsonpath={.spec.unschedulable}"))
 
 
 def pods_fact(node: str) -> Fact:
@@ -55,7 +55,7 @@ def pods_fact(node: str) -> Fact:
         '{range .items[*]}{.metadata.ownerReferences[*].kind}{" "}{.metadata.namespace}/{.metadata.name}{"\\n"}{end}'
     )
     running = f"--field-selector=spec.nodeName={node},status.phase!=Succeeded,status.phase!=Failed"
-    return Fact((*_KUBECTL, "get", "pods", "--all-namespaces", running, f"--output=jsonpath={owners}"))
+    return Fact((*KUBECTL, "get", "pods", "--all-namespaces", running, f"--output=jsonpath={owners}"))
 
 
 def leaving_pods(node: str, facts: Facts) -> dict[str, str]:
@@ -133,7 +133,7 @@ def delete_step(control_plane: str, node: str, after: tuple[tuple[str, str], ...
     def changes(facts: Facts) -> Iterator[Change]:
         asked = facts[node_fact(node)]
         if asked.ok:
-            command = Command((*_KUBECTL[:-1], "delete", "node", node, "--timeout=60s"), timeout_s=90)
+            command = Command((*KUBECTL[:-1], "delete", "node", node, "--timeout=60s"), timeout_s=90)
             yield Change(f"delete node {node}", "it is a node of the cluster", (command,))
         elif not _is_gone(asked.text):
             yield unanswered("delete the node", asked.text)
@@ -154,10 +154,10 @@ def return_step(node: str) -> Step:
 def ready_step(control_plane: str, node: str, after: tuple[tuple[str, str], ...] = (), *, timeout_s: int = 600) -> Step:
     """Return the step that waits until ``node`` is ready for pods."""
     shown = '{range .status.conditions[?(@.type=="Ready")]}{.status} {.message}{end}'
-    asked = Fact((*_KUBECTL, "get", "node", node, f"--output=jsonpath={shown}"))
+    asked = Fact((*KUBECTL, "get", "node", node, f"--output=jsonpath={shown}"))
     words = ("wait", "--for=condition=Ready", f"node/{node}", f"--timeout={timeout_s}s")
     wait = Command(("kubectl", f"--kubeconfig={ADMIN}", *words), timeout_s=timeout_s + 30)
-    uncordon = Command((*_KUBECTL, "uncordon", node))
+    uncordon = Command((*KUBECTL, "uncordon", node))
 
     def changes(facts: Facts) -> Iterator[Change]:
         state, _, message = facts[asked].text.strip().partition(" ")
