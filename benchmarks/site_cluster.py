@@ -19,13 +19,11 @@ from tempfile import TemporaryDirectory
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "machines"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "cluster"))
 
-from kube_site import KubeSite
+from kube_site import BEFORE_IMAGES, KubeSite
 from lab import open_lab
 
 from benchmarks.site_watch import KUBEADM, PACKAGES, Tools, draw, row
 from infra.site.engine import Key, Outcome
-
-BEFORE_IMAGES = ("base", "registry", "runtime", "kubernetes")
 
 
 def main() -> None:

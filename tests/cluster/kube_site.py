@@ -7,6 +7,7 @@ kube-proxy and coredns of one release; ``ETCD_BIN`` is etcd 3.5 or newer (kubead
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import ssl
 import subprocess
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from kube_images import push, wanted
 from kube_packages import make_packages
 from lab import Lab, LabError
@@ -29,6 +31,10 @@ from infra.site.plan import site_steps
 from infra.site.session import run_site
 from infra.site.step import Step
 
+NEEDED = ("systemd-nspawn", "mmdebstrap", "nsenter", "dpkg-deb", "gcc", "busybox", "etcdctl", "xtables-legacy-multi")
+KUBE_BIN, ETCD_BIN = os.environ.get("KUBE_BIN"), os.environ.get("ETCD_BIN")
+BEFORE_IMAGES = ("base", "registry", "runtime", "kubernetes")
+"""Steps before the registry has the images that the others need."""
 NODES = {"master": "control-plane", "worker": "worker"}
 OFFERED = "/kubernetes"
 BOX = "box:1"
@@ -141,6 +147,12 @@ class KubeSite:
         """Offer a release's packages to the machines."""
         make_packages(binaries, release_of(binaries), self.offered)
 
+    def begin(self) -> None:
+        """Run the steps before the registry has the images that the others need, and fill it."""
+        outcomes = self.run(apply=True, steps=[step for step in self.steps() if step.name in BEFORE_IMAGES])
+        assert {key: item.error for key, item in outcomes.items() if item.error} == {}
+        self.fill()
+
     def fill(self, binaries: Path | None = None) -> None:
         """Push what `mlops site images` names to the site's registry, which has to run, and an image for pods.
 
@@ -210,6 +222,14 @@ class KubeSite:
             )
             for item in self.objects("nodes")
         }
+
+
+def skip_without(*more: str) -> None:
+    """Skip a test where nobody is root, or where ``NEEDED`` programs, or ``more``, are not there."""
+    needed = (*NEEDED, *more)
+    missing = [name for name in needed if shutil.which(name) is None]
+    if os.geteuid() or missing:
+        pytest.skip(f"needs root and {', '.join(missing or needed)}")
 
 
 def release_of(binaries: Path) -> str:

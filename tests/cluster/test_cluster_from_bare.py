@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -18,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from kube_site import BOX, KubeSite, eventually
+from kube_site import BOX, ETCD_BIN, KUBE_BIN, KubeSite, eventually, skip_without
 from lab import LabError, LabMachine, open_lab
 from lab_sites import ended, start_flow
 
@@ -27,15 +25,12 @@ from infra.site.engine import State
 from infra.site.steps.control_plane import BEGUN, MADE
 from infra.site.steps.worker import JOIN
 
-NEEDED = ("systemd-nspawn", "mmdebstrap", "nsenter", "dpkg-deb", "gcc", "busybox", "etcdctl", "xtables-legacy-multi")
-KUBE_BIN, ETCD_BIN = os.environ.get("KUBE_BIN"), os.environ.get("ETCD_BIN")
 pytestmark = [
     pytest.mark.cluster,
     pytest.mark.machine,
     pytest.mark.timeout(1800),
     pytest.mark.skipif(not (KUBE_BIN and ETCD_BIN), reason="needs KUBE_BIN and ETCD_BIN, the real Kubernetes"),
 ]
-FIRST = ("base", "registry", "runtime", "kubernetes")
 POD = """\
 apiVersion: v1
 kind: Pod
@@ -49,15 +44,11 @@ spec:
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeSite]:
-    missing = [name for name in NEEDED if shutil.which(name) is None]
-    if os.geteuid() or missing:
-        pytest.skip(f"needs root and {', '.join(missing or NEEDED)}")
+    skip_without()
     folder = tmp_path_factory.mktemp("bare")
     with open_lab(folder / "lab") as lab:
         made = KubeSite(lab, folder / "checkout", Path(str(KUBE_BIN)), Path(str(ETCD_BIN)))
-        outcomes = made.run(apply=True, steps=[step for step in made.steps() if step.name in FIRST])
-        assert {key: item.error for key, item in outcomes.items() if item.error} == {}
-        made.fill()
+        made.begin()
         yield made
 
 

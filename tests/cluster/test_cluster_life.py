@@ -16,19 +16,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kube_site import BOX, KubeSite, eventually
+from kube_site import BEFORE_IMAGES, BOX, ETCD_BIN, KUBE_BIN, KubeSite, eventually, skip_without
 from lab import LabError, open_lab
 from lab_sites import ended, start_flow
 
-NEEDED = ("systemd-nspawn", "mmdebstrap", "nsenter", "dpkg-deb", "gcc", "busybox", "xtables-legacy-multi", "etcdctl")
-KUBE_BIN, ETCD_BIN = os.environ.get("KUBE_BIN"), os.environ.get("ETCD_BIN")
 pytestmark = [
     pytest.mark.cluster,
     pytest.mark.machine,
     pytest.mark.timeout(1800),
     pytest.mark.skipif(not (KUBE_BIN and ETCD_BIN), reason="needs KUBE_BIN and ETCD_BIN, the real Kubernetes"),
 ]
-STEPS = ("base", "registry", "runtime", "kubernetes", "control-plane", "join", "snapshots")
+STEPS = (*BEFORE_IMAGES, "control-plane", "join", "snapshots")
 PASSPHRASE = "correct horse battery staple"
 WORKLOAD = """\
 apiVersion: apps/v1
@@ -53,15 +51,11 @@ spec: {{minAvailable: 1, selector: {{matchLabels: {{app: kept}}}}}}
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeSite]:
-    missing = [name for name in NEEDED if shutil.which(name) is None]
-    if os.geteuid() or missing:
-        pytest.skip(f"needs root and {', '.join(missing or NEEDED)}")
+    skip_without()
     folder = tmp_path_factory.mktemp("life")
     with open_lab(folder / "lab") as lab:
         made = KubeSite(lab, folder / "checkout", Path(str(KUBE_BIN)), Path(str(ETCD_BIN)))
-        first = [step for step in made.steps() if step.name in STEPS[:4]]
-        assert {key: item.error for key, item in made.run(apply=True, steps=first).items() if item.error} == {}
-        made.fill()
+        made.begin()
         steps = [step for step in made.steps() if step.name in STEPS]
         # On a slow machine kubeadm may give up waiting: the next run goes on.
         for _ in range(4):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,15 +19,12 @@ from base_images import ContainerTools
 from certificates import Authority
 from checkouts import copy_project, git
 from kube_images import push
-from kube_site import KubeSite
+from kube_site import ETCD_BIN, KUBE_BIN, KubeSite, skip_without
 from lab import LabError, open_lab
 from lab_sites import ended, start_flow, start_mlops
 from package_index import PackageIndex
 from provision_images import POSTGRES, TORCH, add_environment, make_base, postgres_files
 
-NEEDED = ("systemd-nspawn", "mmdebstrap", "nsenter", "dpkg-deb", "gcc", "busybox", "etcdctl", "xtables-legacy-multi")
-NEEDED += ("podman", str(POSTGRES / "bin/postgres"))
-KUBE_BIN, ETCD_BIN = os.environ.get("KUBE_BIN"), os.environ.get("ETCD_BIN")
 pytestmark = [
     pytest.mark.cluster,
     pytest.mark.machine,
@@ -37,7 +33,6 @@ pytestmark = [
         not (KUBE_BIN and ETCD_BIN and TORCH), reason="needs KUBE_BIN, ETCD_BIN and MLOPS_TEST_TORCH: see the modules"
     ),
 ]
-FIRST = ("base", "registry", "runtime", "kubernetes")
 # The platform, the training's own pod and its two workers want more processors than one node of these has.
 NODES = {"master": "control-plane", "worker": "worker", "second": "worker"}
 BASE = "localhost/environment:1"
@@ -54,9 +49,7 @@ image: {image}
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeSite]:
-    missing = [name for name in NEEDED if shutil.which(name) is None]
-    if os.geteuid() or missing:
-        pytest.skip(f"needs root and {', '.join(missing or NEEDED)}")
+    skip_without("podman", str(POSTGRES / "bin/postgres"))
     folder = tmp_path_factory.mktemp("provision")
     tools, authority = ContainerTools(folder / "containers"), Authority(folder / "ca")
     index = PackageIndex(folder / "index", authority.issue("127.0.0.1"))
@@ -84,9 +77,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeSite]:
             (checkout / "requirements.lock").write_text(images.fill_tools(index) + add_environment(index))
             git(checkout, "add", "--all", "--", ".", ":(exclude)offered", ":(exclude)common")
             git(checkout, "commit", "--quiet", "--all", "-m", "A small lock, and this site")
-            outcomes = made.run(apply=True, steps=[step for step in made.steps() if step.name in FIRST])
-            assert {key: item.error for key, item in outcomes.items() if item.error} == {}
-            made.fill()
+            made.begin()
             with made.registry() as client:
                 push(client, "kubernetes/postgres:1", *postgres_files(folder))
             yield made

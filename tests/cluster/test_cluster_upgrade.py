@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import time
@@ -18,7 +17,7 @@ from typing import Any
 
 import pytest
 import yaml
-from kube_site import BOX, KubeSite, eventually, release_of
+from kube_site import BOX, ETCD_BIN, KUBE_BIN, KubeSite, eventually, release_of, skip_without
 from lab import open_lab
 from lab_sites import ended, start_flow
 
@@ -27,8 +26,6 @@ from infra.kubeadm.snapshots import PREFIX, STORE
 from infra.site.engine import State
 from infra.site.steps.kubernetes import PACKAGES
 
-NEEDED = ("systemd-nspawn", "mmdebstrap", "nsenter", "dpkg-deb", "gcc", "busybox", "xtables-legacy-multi", "etcdctl")
-KUBE_BIN, ETCD_BIN = os.environ.get("KUBE_BIN"), os.environ.get("ETCD_BIN")
 KUBE_BIN_NEXT = os.environ.get("KUBE_BIN_NEXT")
 REASON = "needs KUBE_BIN, ETCD_BIN and KUBE_BIN_NEXT, the real Kubernetes in two releases"
 pytestmark = [
@@ -37,7 +34,6 @@ pytestmark = [
     pytest.mark.timeout(2400),
     pytest.mark.skipif(not (KUBE_BIN and ETCD_BIN and KUBE_BIN_NEXT), reason=REASON),
 ]
-FIRST = ("base", "registry", "runtime", "kubernetes")
 SERVER = "etc/kubernetes/manifests/kube-apiserver.yaml"
 # Its shell takes no signal: it ends when its time of grace does.
 WORKLOAD = """\
@@ -77,15 +73,11 @@ spec:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeSite]:
-    missing = [name for name in NEEDED if shutil.which(name) is None]
-    if os.geteuid() or missing:
-        pytest.skip(f"needs root and {', '.join(missing or NEEDED)}")
+    skip_without()
     folder = tmp_path_factory.mktemp("upgrade")
     with open_lab(folder / "lab") as lab:
         made = KubeSite(lab, folder / "checkout", Path(str(KUBE_BIN)), Path(str(ETCD_BIN)))
-        outcomes = made.run(apply=True, steps=[step for step in made.steps() if step.name in FIRST])
-        assert {key: item.error for key, item in outcomes.items() if item.error} == {}
-        made.fill()
+        made.begin()
         steps = [step for step in made.steps() if step.name != "cluster-health"]
         # On a slow machine kubeadm may give up waiting: the next run goes on.
         for _ in range(4):
