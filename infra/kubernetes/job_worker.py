@@ -180,17 +180,20 @@ class PatientWorker(KubernetesWorker):  # type: ignore[misc] # has no types
                 kind, said = judge(error)
                 if kind is Answer.WRONG:
                     raise
-            if kind is Answer.EXISTS:
+            existing = await self._existing(configuration, client) if kind is Answer.EXISTS else None
+            if existing is None:
+                await patience.pause(kind, said)
+                current = await until_answered(lambda: self.client.read_flow_run(flow_run))
+                if current.state is None or current.state.is_pending():
+                    continue
+                # The request whose answer was lost may have made the Job, and its pod may have begun the run since.
                 existing = await self._existing(configuration, client)
-                if existing is not None:
-                    patience.over()
-                    await self._check_alive(existing, flow_run, client)
-                    logger.info("Job %s exists already, of an earlier request: adopted", existing.metadata.name)
-                    return existing
-            await patience.pause(kind, said)
-            current = await until_answered(lambda: self.client.read_flow_run(flow_run))
-            if current.state is not None and not current.state.is_pending():
-                raise WithdrawnError(current.state.name)
+                if existing is None:
+                    raise WithdrawnError(current.state.name)
+            patience.over()
+            await self._check_alive(existing, flow_run, client)
+            logger.info("Job %s exists already, of an earlier request: adopted", existing.metadata.name)
+            return existing
 
     async def _existing(self, configuration: KubernetesWorkerJobConfiguration, client: ApiClient) -> V1Job | None:
         """The run's own Job of the manifest's name; None when the API does not answer, or it is gone again.

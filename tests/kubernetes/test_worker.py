@@ -76,6 +76,21 @@ def test_a_lost_answer_makes_no_second_job(cluster: FakeCluster, worker: Worker,
     assert "the namespace's quota is used up" in runs.logs(run)
 
 
+def test_a_run_that_began_while_its_answer_was_lost(cluster: FakeCluster, worker: Worker, runs: Runs) -> None:
+    """Its pod is faster than the worker's next look, and the run can still be cancelled."""
+    away = RefusedError(500, "InternalError", "etcdserver: leader changed")
+    cluster.faults[:] = [Fault("POST", "/jobs$", lose=True), Fault("POST", "/jobs$", away, times=60)]
+    try:
+        run = runs.start(seconds=60)
+        runs.reaches(run, "Running")
+        pid = until("where it runs", lambda: runs.get(run)["infrastructure_pid"], 30)
+    finally:
+        cluster.faults.clear()
+    assert [pid] == [f"mlops:{name}" for name in jobs_of(cluster, run)]
+    runs.cancel(run)
+    runs.ends(run, "Cancelled", 30)
+
+
 def test_a_quota_on_pods_makes_runs_wait(cluster: FakeCluster, worker: Worker, runs: Runs) -> None:
     def allow(count: int | None) -> None:
         cluster.ask(lambda store, node: setattr(node, "pods_allowed", count))
