@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-WIDTH, BATCH, STEPS, WARM = 512, 4096, 10, 2
+WIDTH, BATCH, STEPS, WARM = 512, 16384, 5, 1
 
 
 def main() -> None:
