@@ -20,15 +20,15 @@ USER, PASSWORD = "packages", "only-for-the-build"
 class PackageIndex:
     """Serves the wheels of a folder at ``url``, to those who log in."""
 
-    def __init__(self, folder: Path, tls: Certificate) -> None:
+    def __init__(self, folder: Path, tls: Certificate, *, host: str = "127.0.0.1") -> None:
         folder.mkdir(parents=True)
         self.folder = folder
         self.asked: list[str] = []
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server = ThreadingHTTPServer((host, 0), self._handler())
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(tls.certificate, tls.key)
         self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
-        self.url = f"https://127.0.0.1:{self._server.server_port}/simple"
+        self.url = f"https://{host}:{self._server.server_port}/simple"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def close(self) -> None:
