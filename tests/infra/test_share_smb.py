@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from checkouts import ROOT
+from smb_terminal import answer_on_terminal
 
 from configs.problems import UserError
 from infra.findings import Finding
@@ -227,3 +231,28 @@ def test_a_server_that_is_gone_is_told(use: Callable[..., Dvc], checkout: Path, 
     assert result.level == "broken"
     assert f"127.0.0.1:{server.port}" in result.detail
     assert "server" in result.remedy
+
+
+def test_the_password_of_a_share_is_asked_for_on_a_terminal_and_kept(
+    server: Smbd, checkout: Path, tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(checkout, tmp_path / "checkout", symlinks=True))
+    url = server.url("asked")
+    choose = (
+        "import sys; from pathlib import Path; from rich.console import Console; from cli.sharing import use_share;"
+        "from configs.problems import run_main;"
+        "run_main(lambda: use_share(sys.argv[1], Path.cwd(), Path('.mlops').absolute(), Console()))"
+    )
+    command = [sys.executable, "-c", choose, url]
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "packages" / "dvc-smb")])}
+    question = f"Password of {server.user} at {server.host}:{server.port}: "
+    status, shown = answer_on_terminal(command, root, variables, question, "not this one")
+    assert status == 1
+    assert "nothing was changed" in shown
+    assert "Traceback" not in shown
+    status, shown = answer_on_terminal(command, root, variables, question, server.password)
+    assert status == 0, shown
+    assert f"/sambashare/asked as {server.user}, kept for this checkout" in shown
+    kept = root / ".mlops" / "secrets" / "share-password"
+    assert kept.read_text().strip() == server.password
+    assert kept.stat().st_mode & 0o777 == 0o600

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from smb_dvc_process import Done, Repository, run_forked
+from smb_terminal import answer_on_terminal
 
 from dvc_smb.names import TEMPORARY_FOLDER, TEMPORARY_PREFIX
 from smb_servers.fixtures import Place
@@ -337,3 +339,23 @@ def test_a_password_from_a_mounted_secret(repository: Repository, place: Place, 
     variables = {"DVC_SMB_PASSWORD": "", "DVC_SMB_PASSWORD_FILE": str(tmp_path / "secret")}
     repository.run("push", environment=variables)
     assert len(objects(place.path)) == 2
+
+
+def test_a_password_is_asked_for_once_on_a_terminal(pushed: Repository, place: Place):
+    pushed.run("remote", "modify", "share", "ask_password", "true")
+    dvc = [sys.executable, "-c", "import dvc_smb._hook, sys; from dvc.cli import main; sys.exit(main(sys.argv[1:]))"]
+    variables = {name: value for name, value in pushed.variables.items() if name != "DVC_SMB_PASSWORD"}
+    question = f"Password of {place.server.user} at {place.server.host}:{place.server.port}: "
+
+    def pull(answer: str) -> tuple[int, str]:
+        forget_cache(pushed)
+        shutil.rmtree(pushed.path / "data", ignore_errors=True)
+        return answer_on_terminal([*dvc, "pull"], pushed.path, variables, question, answer)
+
+    status, shown = pull("not this one")
+    assert status != 0
+    assert "password" in shown.removeprefix(question)
+    status, shown = pull(place.server.password)
+    assert status == 0, shown
+    assert shown.count("Password of") == 1
+    assert read(pushed.path / "data") == CONTENT

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dvc_smb.smb2 import status
+from dvc_smb.smb2 import kerberos, status
 from dvc_smb.smb2.errors import LoginError, ProtocolError
 
 if TYPE_CHECKING:
@@ -77,10 +77,13 @@ class Authentication:
             )
         except ImportError:
             raise _without_kerberos() from None
-        except (SpnegoError, ValueError) as error:
+        except Exception as error:
             if options.auth == "kerberos" and not _has_kerberos():
                 raise _without_kerberos() from None
-            raise self._failure(error) from None
+            # With a password, Kerberos asks its server at once, and fails by errors of a library that may not be here.
+            if isinstance(error, SpnegoError | ValueError) or kerberos.reason(error):
+                raise self._failure(error) from None
+            raise
 
     def step(self, token: bytes | None) -> bytes | None:
         """Return the token that answers the peer's ``token``; None once nothing more is to be said.
@@ -103,8 +106,9 @@ class Authentication:
 
     def _failure(self, error: Exception) -> LoginError:
         options = self._options
-        reason = str(getattr(error, "base_message", "") or type(error).__name__).rstrip(".")
-        return LoginError(f"the login of {options.user!r} at {options.server} by {options.auth} fails: {reason}")
+        reason = kerberos.reason(error) or str(getattr(error, "base_message", "") or type(error).__name__).rstrip(".")
+        who = f" of {options.user!r}" if options.user else ""
+        return LoginError(f"the login{who} at {options.server} by {options.auth} fails: {reason}")
 
 
 def _without_kerberos() -> LoginError:
