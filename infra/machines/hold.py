@@ -7,6 +7,7 @@ TCP gives up after some minutes; when the machine is switched off, the lock goes
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import socket
@@ -70,11 +71,14 @@ class Holds:
             UserError: somebody else holds one or more, and who.
         """
         first, *others = sorted(machines, key=lambda machine: machine.login.name)
-        # Of two runs that begin together, the one that has the first of them gets them all.
-        refused = [self._take(first)]
-        if refused == [None] and others:
-            with ThreadPoolExecutor(len(others)) as pool:
-                refused += pool.map(self._take, others)
+        with ThreadPoolExecutor(len(others) + 1) as pool:
+            # Meanwhile the connections of the others are opened, which takes longer than to hold them.
+            answers = pool.map(_is_reached, others)
+            # Of two runs that begin together, the one that has the first of them gets them all.
+            refused = [self._take(first)]
+            if refused == [None]:
+                there = [machine for machine, reached in zip(others, answers, strict=True) if reached]
+                refused += pool.map(self._take, there)
         problems = [problem for problem in refused if problem is not None]
         if problems:
             raise UserError(problems)
@@ -106,3 +110,10 @@ class Holds:
             return None
         what = f"is changed by somebody else now: {said[0].removeprefix(_THEIRS) or '?'}"
         return Problem(machine.login.name, what, "wait until that has ended; a lock is never left behind")
+
+
+def _is_reached(machine: Machine) -> bool:
+    with contextlib.suppress(MachineError):
+        machine.run(Command(("true",)))
+        return True
+    return False

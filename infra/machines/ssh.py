@@ -10,14 +10,15 @@ import contextlib
 import os
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Self
 
 from configs.problems import Problem
-from infra.machines.commands import Command, File, Removal, Upload
+from infra.machines.batch import WRITE_S, Batch, Quick
+from infra.machines.commands import Command, File, Upload
 from infra.machines.exchange import Outcome, exchange
 from infra.machines.host_keys import host_key_error, known_hosts
 from infra.machines.sockets import SocketFolder
@@ -36,28 +37,10 @@ from infra.machines.trouble import (
 CONNECT_S = 10
 ALIVE_S, ALIVE_COUNT = 5, 5
 """A machine that says nothing for their product is lost."""
-WRITE_S = 120
 _STAYS_S = 60
 _ABSENT = 44
+_TIMED_OUT = 124
 _HOST_KEY_WORDS = ("HOST IDENTIFICATION HAS CHANGED", "Host key verification failed", "host key is known")
-
-# The name appears with its content, mode and group, or not at all; what a killed run left is written over.
-_WRITE = """\
-set -e
-umask 022
-mkdir -p "$(dirname "$1")"
-umask 077
-draft="$1.mlops-new"
-rm -f "$draft"
-cat >"$draft"
-chgrp "$3" "$draft"
-chmod "$2" "$draft"
-sync "$draft"
-target="$1"
-shift 3
-for mark; do install -D /dev/null "$mark"; done
-mv -fT "$draft" "$target"
-"""
 
 
 @dataclass(frozen=True)
@@ -103,12 +86,35 @@ class Machine:
         """Run a shell script as root; it travels by standard input, so no process list shows it."""
         return self.run(Command(("sh", "-s"), stdin=text, timeout_s=timeout_s))
 
-    def write(self, file: File) -> None:
-        """Write a file with its mode and group, whole or not at all; the folders above it are made."""
-        argv = ("sh", "-c", _WRITE, "sh", str(file.path), f"{file.mode:04o}", file.group, *map(str, file.marks))
-        done = self._done(self._exchange(argv, file.text.encode(), WRITE_S), argv, WRITE_S)
-        if done.status:
-            raise failure(self.login, f"{file.path} cannot be written", done.stdout + done.stderr)
+    def run_all(
+        self,
+        actions: Sequence[Quick],
+        on_begin: Callable[[int], None] = lambda index: None,
+        on_line: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        """Do several short things as root, one after the other, over one session; a failure ends it.
+
+        A file has its content, mode and group, or is as it was; the folders above it are made.
+
+        Args:
+            on_begin: told the number of each, from 0, as it begins. on_line: see :meth:`run`.
+
+        Raises:
+            MachineError, ConnectionLost: as of :meth:`run`, of the one that failed or was cut off.
+        """
+        batch = Batch(actions, on_begin, on_line)
+        outcome = self._exchange(("sh", "-s"), batch.script.encode(), batch.limit_s, batch.hear)
+        done = self._done(outcome, batch.runs.argv, batch.limit_s)
+        if not done.status:
+            return
+        index, status = batch.failed(done.stdout) or (batch.at, done.status)
+        action, command = actions[index], batch.commands[index]
+        if status == _TIMED_OUT and batch.seconds() >= command.timeout_s:
+            raise self._too_long(command.argv, command.timeout_s)
+        what = f"`{command_words(command.argv)}` ended with {status}"
+        if isinstance(action, File):
+            what = f"{action.path} cannot be written"
+        raise failure(self.login, what, batch.said(index, done.stdout, done.stderr))
 
     def upload(self, upload: Upload) -> None:
         """Write a file of ours there, whole or not at all."""
@@ -125,10 +131,6 @@ class Machine:
             receive((*self._ssh, self.login.address), self._root, path, local, digest)
         except TransferError as error:
             raise failure(self.login, f"{path} cannot be read", str(error)) from None
-
-    def remove(self, removal: Removal) -> None:
-        """Remove a file; that it is gone already is no error."""
-        self.run(Command(("rm", "-f", "--", str(removal.path))))
 
     def read(self, path: PurePosixPath) -> bytes | None:
         """Return what a file holds, None when it is not there."""
@@ -213,7 +215,7 @@ class Machine:
     def _done(self, outcome: Outcome, argv: tuple[str, ...], timeout_s: float) -> Done:
         if outcome.status is None:
             raise self._trouble(outcome, argv, timeout_s)
-        if outcome.status == 124 and outcome.seconds >= timeout_s:
+        if outcome.status == _TIMED_OUT and outcome.seconds >= timeout_s:
             raise self._too_long(argv, timeout_s)
         texts = (outcome.stdout.decode("utf-8", "replace"), outcome.stderr.decode("utf-8", "replace"))
         return Done(outcome.status, *texts)

@@ -14,7 +14,7 @@ from enum import StrEnum
 from graphlib import TopologicalSorter
 
 from configs.problems import Problem, UserError
-from infra.site.acting import act, undo
+from infra.site.acting import make, undo
 from infra.site.facts import FACT_TIMEOUT_S, Facts, facts_script, read_answers
 from infra.site.reach import Reachable
 from infra.site.step import Change, Step
@@ -125,6 +125,11 @@ def _run_step(
 ) -> Outcome:
     began = _since(start)
     applied: list[Change] = []
+
+    def begun(change: Change) -> None:
+        report(step, State.APPLYING, change.what)
+        applied.append(change)
+
     try:
         machine = machines[step.where]
         report(step, State.READING, "")
@@ -144,11 +149,7 @@ def _run_step(
             done_before = {(item.what, item.why) for item in applied}
             if all((item.what, item.why) in done_before for item in pending):
                 break
-            for change in pending:
-                report(step, State.APPLYING, change.what)
-                applied.append(change)
-                for action in change.actions:
-                    act(action, machine, machines, lambda line: report(step, State.APPLYING, line))
+            make(pending, machine, machines, begun, lambda line: report(step, State.APPLYING, line))
         raise UserError(
             [
                 Problem(f"{step.machine}, step {step.name}", f"was done, yet {item.why}: {item.what}", _LOOK)

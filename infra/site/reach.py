@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from infra.machines.commands import Command, File, Removal, Upload
+from infra.machines.batch import Quick
+from infra.machines.commands import Command, Upload
 
 
 class Done(Protocol):
@@ -22,7 +23,8 @@ class Reachable(Protocol):
 
     def run(self, command: Command, *, on_line: Callable[[str], None] | None = None) -> Done: ...
     def script(self, text: str, timeout_s: float) -> Done: ...
-    def write(self, file: File) -> None: ...
+    def run_all(
+        self, actions: Sequence[Quick], on_begin: Callable[[int], None], on_line: Callable[[str], None]
+    ) -> None: ...
     def upload(self, upload: Upload) -> None: ...
-    def remove(self, removal: Removal) -> None: ...
     def wait_until_reachable(self, timeout_s: float, on_wait: Callable[[str], None]) -> None: ...

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from configs.problems import Problem, UserError
 from infra.kubeadm.joining import FOLDER
+from infra.machines.batch import Quick
 from infra.machines.commands import Command, File, Removal
 
 
@@ -53,13 +54,19 @@ class Here:
         text = text.replace("PATH=/usr/sbin", f"PATH={os.environ['PATH']}:/usr/sbin")
         return self.run(Command(("sh", "-s"), stdin=text, timeout_s=timeout_s))
 
-    def write(self, file: File) -> None:
-        path = Path(self._here(str(file.path)))
-        path.write_text(file.text)
-        path.chmod(file.mode)
-
-    def remove(self, removal: Removal) -> None:
-        Path(self._here(str(removal.path))).unlink(missing_ok=True)
+    def run_all(
+        self, actions: Sequence[Quick], on_begin: Callable[[int], None], on_line: Callable[[str], None]
+    ) -> None:
+        for index, action in enumerate(actions):
+            on_begin(index)
+            if isinstance(action, File):
+                path = Path(self._here(str(action.path)))
+                path.write_text(action.text)
+                path.chmod(action.mode)
+            elif isinstance(action, Removal):
+                Path(self._here(str(action.path))).unlink(missing_ok=True)
+            else:
+                self.run(action, on_line=on_line)
 
     def _here(self, text: str) -> str:
         return text.replace(str(FOLDER), str(self.folder)).replace("/var/lib/kubelet", str(self.folder))

@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Network
@@ -24,6 +24,7 @@ from api_server import ADDRESS, SPACE, open_server
 from configs.problems import Problem, UserError
 from infra.kubeadm.configuration import ENCRYPTION, Cluster
 from infra.kubeadm.snapshots import TOOLS
+from infra.machines.batch import Quick
 from infra.machines.commands import Command, File, Removal
 from infra.site.engine import State, run_steps
 from infra.site.life.restore import KEYS, restore_step
@@ -72,12 +73,21 @@ class Bare:
         # The binaries are where this machine has them.
         return self.run(Command(("sh", "-c", text.replace(FACTS_PATH, f"PATH={os.environ['PATH']}"))))
 
+    def run_all(
+        self, actions: Sequence[Quick], on_begin: Callable[[int], None], on_line: Callable[[str], None]
+    ) -> None:
+        for index, action in enumerate(actions):
+            on_begin(index)
+            if isinstance(action, File):
+                self.write(action)
+            elif isinstance(action, Removal):
+                self.run(Command(("rm", "-f", str(action.path))))
+            else:
+                self.run(action, on_line=on_line)
+
     def write(self, file: File) -> None:
         make = 'mkdir -p "$(dirname "$1")" && cat >"$1" && chmod "$2" "$1"'
         self.run(Command(("sh", "-c", make, "sh", str(file.path), f"{file.mode:o}"), stdin=file.text))
-
-    def remove(self, removal: Removal) -> None:
-        self.run(Command(("rm", "-f", str(removal.path))))
 
     @contextmanager
     def running(self, log: Path, *command: str) -> Iterator[None]:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
 from configs.problems import Problem, UserError
+from infra.machines.batch import Quick
 from infra.machines.commands import Command, File, Removal
 from infra.site.engine import Outcome, State, problems_of, run_steps
-from infra.site.facts import Fact, Facts
+from infra.site.facts import Fact, Facts, Reading
 from infra.site.report import site_markdown
 from infra.site.step import Change, Relay, Step
 
@@ -43,11 +44,17 @@ class Folder:
     def script(self, text: str, timeout_s: float) -> Said:
         return self.run(Command(("sh", "-s"), stdin=text))
 
-    def write(self, file: File) -> None:
-        (self.path / file.path).write_text(file.text)
-
-    def remove(self, removal: Removal) -> None:
-        (self.path / removal.path).unlink(missing_ok=True)
+    def run_all(
+        self, actions: Sequence[Quick], on_begin: Callable[[int], None], on_line: Callable[[str], None]
+    ) -> None:
+        for index, action in enumerate(actions):
+            on_begin(index)
+            if isinstance(action, File):
+                (self.path / action.path).write_text(action.text)
+            elif isinstance(action, Removal):
+                (self.path / action.path).unlink(missing_ok=True)
+            else:
+                self.run(action, on_line=on_line)
 
     def wait_until_reachable(self, timeout_s: float, on_wait: Callable[[str], None]) -> None:
         deadline = time.monotonic() + timeout_s
@@ -194,6 +201,23 @@ def test_a_step_that_vouches_for_another_undoes_what_that_has_made_in_the_same_r
     (machines["b"].path / "new").touch()
     assert run([maker(), doubt], machines)["a", "ready"].state is State.FAILED
     assert (machines["b"].path / "new").exists()
+
+
+def test_each_change_is_told_once_and_in_order(machines: dict[str, Folder]) -> None:
+    made, told = maker(), list[str]()
+    fact = Fact(("test", "-e", "last"))
+
+    def changes(facts: Facts) -> Iterator[Change]:
+        if not facts[fact].ok:
+            yield Change("first", "is not there", (Command(("touch", "one")), Removal(PurePosixPath("one"))))
+            yield from made.changes({**facts, made.facts[0]: Reading(1)})
+            yield Change("last", "is not there", (File(PurePosixPath("last"), ""), Command(("touch", "more"))))
+
+    step = Step("all", "b", (fact,), changes)
+    outcome = run_steps([step], machines, lambda _, state, detail: told.append(f"{state} {detail}"), apply=True)
+    assert told == ["reading ", *(f"applying {name}" for name in ("first", "make new", "last")), told[-1]]
+    assert [change.what for change in outcome["b", "all"].changes] == ["first", "make new", "last"]
+    assert sorted(path.name for path in machines["b"].path.iterdir()) == ["last", "more", "new"]
 
 
 def test_what_cannot_be_undone_is_told(machines: dict[str, Folder]) -> None:

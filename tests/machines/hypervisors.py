@@ -56,8 +56,7 @@ class Host:
         return self.driver.observe(self.vm, read_answers(facts, answers))
 
     def do(self, actions: Sequence[Action]) -> None:
-        for action in actions:
-            act(action, self.reached, {self.vm.host: self.reached}, self.told.append)
+        act(actions, self.reached, {self.vm.host: self.reached}, self.told.append)
 
     def _run(self, step: Step, apply: bool = True, keep: bool = False) -> Outcome:
         outcomes = run_steps([step], {self.vm.host: self.reached}, self._hear, apply=apply, keep=keep)

@@ -63,20 +63,75 @@ def test_files_are_written_whole_with_mode_and_group(machine: Machine, there: La
     path = PurePosixPath("/etc/of ours/a file")
     text = "ä\n" * 500_000
     mark = PurePosixPath("/run/of ours/mark")
-    machine.write(File(path, text, 0o640, secret=True, group="adm", marks=(mark,)))
+    machine.run_all([File(path, text, 0o640, secret=True, group="adm", marks=(mark,))])
     assert machine.read(mark) == b""
     assert there.run("stat", "-c", "%a %U %G", str(path)).split() == ["640", "root", "adm"]
     assert there.run("sha256sum", str(path)).split()[0] == hashlib.sha256(text.encode()).hexdigest()
     assert machine.read(path) == text.encode()
     assert there.run("ls", "/etc/of ours").strip() == "a file"
-    machine.remove(Removal(path))
-    machine.remove(Removal(path))
+    machine.run_all([Removal(path), Removal(path)])
     assert machine.read(path) is None
 
 
-def test_what_is_given_is_on_no_command_line(machine: Machine, there: LabMachine) -> None:
+def test_short_commands_share_a_session_and_the_first_that_fails_is_the_last(machine: Machine) -> None:
+    begun: list[int] = []
+    lines: list[str] = []
+    place = PurePosixPath("/run/shared")
+    machine.run_all(
+        [
+            Command(("sh", "-c", 'cat; printf "no end"; exit 9'), stdin="it's given\n", accepted=frozenset({0, 9})),
+            File(place / "file", "$(text)\n"),
+            Command(("sh", "-c", 'cat; cat "$1" >&2', "sh", str(place / "file"))),
+        ],
+        begun.append,
+        lines.append,
+    )
+    assert begun == [0, 1, 2]
+    assert sorted(lines) == ["$(text)", "it's given", "no end"]
+    with pytest.raises(MachineError) as caught:
+        machine.run_all(
+            [
+                Removal(place / "file"),
+                Command(("echo", "of another")),
+                Command(("sh", "-c", "cat >/dev/null; echo no such thing >&2; exit 3"), stdin="s3cret"),
+                File(place / "never", ""),
+            ]
+        )
+    assert str(caught.value).startswith("desk: `sh -c 'cat >/dev/null; echo no such thing >&2; exit 3'` ended with 3")
+    assert "| no such thing" in str(caught.value)
+    assert "of another" not in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+    assert machine.run(Command(("ls", str(place)))).stdout == ""
+    with pytest.raises(MachineError, match="/run/shared/no/file cannot be written"):
+        machine.run_all([Command(("touch", str(place / "no"))), File(place / "no/file", "")])
+
+
+def test_of_several_the_one_that_takes_too_long_is_ended_and_named(machine: Machine, there: LabMachine) -> None:
+    with pytest.raises(MachineError, match=r"`sleep 4712` took more than 1 s"):
+        machine.run_all([Command(("true",)), Command(("sleep", "4712"), timeout_s=1)])
+    assert "sleep 4712" not in there.run("ps", "ax")
+
+
+def test_of_several_the_one_that_runs_is_ended_when_we_stop(machine: Machine, there: LabMachine) -> None:
+    def stop(line: str) -> None:
+        raise KeyboardInterrupt
+
+    endless = Command(("sh", "-c", "echo here; sleep 4713; touch /run/gone-on"))
+    with pytest.raises(KeyboardInterrupt):
+        machine.run_all([Command(("true",)), endless, File(PurePosixPath("/run/gone-on"), "")], on_line=stop)
+    deadline = time.monotonic() + 10
+    while "sleep 4713" in there.run("ps", "ax"):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert "gone-on" not in there.run("ls", "/run")
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_what_is_given_is_on_no_command_line(machine: Machine, there: LabMachine, *, together: bool) -> None:
     secret = "canary-5f1d"
-    running = threading.Thread(target=machine.run, args=(Command(("sh", "-c", "cat; sleep 2"), stdin=secret),))
+    command = Command(("sh", "-c", "cat; sleep 2"), stdin=secret)
+    run, given = (machine.run_all, [command]) if together else (machine.run, command)
+    running = threading.Thread(target=run, args=(given,))
     running.start()
     time.sleep(0.7)
     seen = there.run("sh", "-c", "cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ | tr '\\0' ' '")
@@ -160,7 +215,7 @@ def test_the_clusters_login_comes_here_for_its_owner_only(there: LabMachine, mac
     text = yaml.safe_dump(
         {"kind": "Config", "clusters": [cluster], "users": [{"name": "a", "user": {"token": "s3cret"}}]}
     )
-    machine.write(File(PurePosixPath("/etc/kubernetes/admin.conf"), text, 0o600, secret=True))
+    machine.run_all([File(PurePosixPath("/etc/kubernetes/admin.conf"), text, 0o600, secret=True)])
     ssh = {"user": "admin", "key": there.key}
     site = Site.model_validate(
         {
@@ -176,7 +231,7 @@ def test_the_clusters_login_comes_here_for_its_owner_only(there: LabMachine, mac
     found = yaml.safe_load(path.read_text())
     assert found["clusters"][0]["cluster"]["server"] == f"https://{there.address}:6443"
     assert found["users"][0]["user"]["token"] == "s3cret"
-    machine.write(File(PurePosixPath("/etc/kubernetes/admin.conf"), "s3cret: [", 0o600, secret=True))
+    machine.run_all([File(PurePosixPath("/etc/kubernetes/admin.conf"), "s3cret: [", 0o600, secret=True)])
     with pytest.raises(UserError, match="is no kubeconfig") as caught:
         fetch_kubeconfig(site, tmp_path)
     assert "s3cret" not in str(caught.value)
