@@ -43,20 +43,30 @@ class Reading:
 Facts = Mapping[Fact, Reading]
 
 
+# On the disk only where it cannot be in memory: a full one is a fact as well.
+_BEGIN = """\
+export LC_ALL=C PATH=/usr/sbin:/usr/bin:/sbin:/bin
+at=$(mktemp -d -p /run 2>/dev/null || mktemp -d) || exit
+trap 'rm -rf "$at"' EXIT
+trap 'exit 143' TERM
+"""
+
+
 def facts_script(facts: Sequence[Fact]) -> str:
     """Return a shell script that answers all ``facts``, one line each: index, then output and exit status in base 64.
 
-    It is meant for the standard input of ``sh``: what it holds is on no command line, there or here (``printf`` is a
-    part of the shell).
+    It asks all at the same time. It is meant for the standard input of ``sh``: what it holds is on no command line,
+    there or here (``printf`` is a part of the shell).
     """
-    lines = ["export LC_ALL=C PATH=/usr/sbin:/usr/bin:/sbin:/bin"]
+    lines = [_BEGIN]
     for index, fact in enumerate(facts):
         given = base64.b64encode(fact.stdin.encode()).decode()
         feed = f"printf %s {given} | base64 -d | " if given else ""
         source = "" if given else " </dev/null"
         command = f"{feed}timeout {FACT_TIMEOUT_S} {shlex.join(fact.argv)} 2>&1{source}"
-        lines.append(f"printf '{index} '; {{ {command}; printf '\\n%s' $?; }} | base64 -w0; echo")
-    return "\n".join(lines) + "\n"
+        lines.append(f"{{ {command}; printf '\\n%s' $?; }} | base64 -w0 >$at/{index} &")
+    answers = f'for index in $(seq 0 {len(facts) - 1}); do echo "$index $(cat "$at/$index")"; done'
+    return "\n".join([*lines, "wait", answers, ""])
 
 
 def read_answers(facts: Sequence[Fact], output: str) -> dict[Fact, Reading]:
