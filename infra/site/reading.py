@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
@@ -13,8 +14,17 @@ from infra.site.step import Action, Change
 
 MARKERS = PurePosixPath("/run/mlops-site")
 """A marker here means that a unit has yet to be restarted: its file was written, and the run was killed then."""
-# Any of these may have been done before; the unit's own words come from the restart after them.
-_ENABLE = 'systemctl daemon-reload; systemctl unmask "$1"; systemctl enable "$1"'
+_LASTING = ("enabled", "static", "alias", "generated", "indirect")
+# Each would have systemd read all units anew, which takes longer than all else here: once is enough. What a unit
+# has to say comes from the restart after it.
+_ENABLE = f"""\
+for unit; do
+  case $(systemctl is-enabled "$unit" 2>/dev/null) in {"|".join(_LASTING)}) continue ;; esac
+  systemctl --no-reload unmask "$unit"
+  systemctl --no-reload enable "$unit"
+done
+systemctl daemon-reload
+"""
 
 
 def file_fact(file: File) -> Fact:
@@ -160,23 +170,27 @@ def unit_changes(name: str, facts: Facts, *, changed: bool = False) -> list[Chan
     Args:
         changed: a file that it reads is about to be written by a change before this one.
     """
+    return units_changes({name: changed}, facts)
+
+
+def units_changes(changed: Mapping[str, bool], facts: Facts) -> list[Change]:
+    """Return the change of :func:`unit_changes` for several units: those of them that need it, in this order."""
+    whys = {name: unit_why(name, facts, changed=differs) for name, differs in changed.items()}
+    names = [name for name, why in whys.items() if why]
+    if not names:
+        return []
+    reasons = {whys[name] for name in names}
+    why = reasons.pop() if len(reasons) == 1 else "; ".join(f"{name}: {whys[name]}" for name in names)
+    starts = ((Command(("systemctl", "restart", name)), Removal(MARKERS / name)) for name in names)
+    actions = (Command(("sh", "-ec", _ENABLE, "sh", *names)), *(action for pair in starts for action in pair))
+    return [Change(f"start {', '.join(names)}, now and at every boot", why, actions)]
+
+
+def unit_why(name: str, facts: Facts, *, changed: bool = False) -> str:
+    """Return why a unit has to be started anew, empty when it has not; arguments as of :func:`unit_changes`."""
     unit = read_unit(name, facts)
     if changed or unit.marked or unit.reload:
-        why = "what it reads has changed"
-    elif unit.file not in ("enabled", "static", "alias", "generated", "indirect"):
-        why = f"is {unit.file or 'not there'}, so that it would not come back after a reboot"
-    elif unit.active != "active":
-        why = f"is {unit.active or 'not there'}"
-    else:
-        return []
-    return [
-        Change(
-            f"start {name}, now and at every boot",
-            why,
-            (
-                Command(("sh", "-ec", _ENABLE, "sh", name)),
-                Command(("systemctl", "restart", name)),
-                Removal(MARKERS / name),
-            ),
-        )
-    ]
+        return "what it reads has changed"
+    if unit.file not in _LASTING:
+        return f"is {unit.file or 'not there'}, so that it would not come back after a reboot"
+    return "" if unit.active == "active" else f"is {unit.active or 'not there'}"

@@ -66,10 +66,12 @@ def test_a_bare_machine_is_looked_at_strictly_and_then_made_the_control_plane() 
         "/etc/kubernetes/authentication.yaml",
         str(CONFIGURATION),
     ]
-    strict, begun, enable, run, made = init.actions
+    strict, begun, enable, run, *private, made = init.actions
     assert commands([strict]) == [f"kubeadm init phase preflight --config={CONFIGURATION}"]
     assert (begun, made) == (BEGUN, MADE)
-    assert commands([enable]) == ["systemctl enable kubelet.service"]
+    assert commands([enable]) == ["systemctl --no-reload enable kubelet.service"]
+    # kubeadm leaves it for everybody to read.
+    assert commands(private)[-1] == "chmod 0600 /var/lib/kubelet/config.yaml"
     assert "--skip-token-print" in commands([run])[0]
 
 
@@ -130,7 +132,7 @@ def test_a_worker_joins_by_what_the_control_plane_says_and_the_token_does_not_st
     (relay,) = join.actions
     assert isinstance(relay, Relay)
     assert relay.machine == "master"
-    file, check, begun, enable, run, made = relay.then(f"{TOKEN}\n{DIGEST}  -\n")
+    file, check, begun, enable, run, *_, made = relay.then(f"{TOKEN}\n{DIGEST}  -\n")
     assert isinstance(file, File)
     assert (file.path, file.mode, file.secret) == (JOIN, 0o600, True)
     pinned = yaml.safe_load(file.text)["discovery"]["bootstrapToken"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_kubelet_serving import ADDRESS, NAME, listed, request
@@ -43,10 +44,13 @@ def found(
     return list(step.changes(readings))
 
 
-def told(change: Change) -> list[str]:
-    """Commands that the control plane is asked for."""
-    assert all(isinstance(action, Relay) and action.machine == "master" for action in change.actions)
-    return [" ".join(action.command.argv) for action in change.actions if isinstance(action, Relay)]
+def patch(change: Change) -> dict[str, Any]:
+    """What the control plane is to change of the node."""
+    (action,) = change.actions
+    assert isinstance(action, Relay)
+    *words, last = action.command.argv
+    assert (action.machine, words[-4:]) == ("master", ["patch", "node", NAME, "--type=merge"])
+    return dict(json.loads(last.removeprefix("--patch="))["metadata"])
 
 
 def test_a_node_as_wanted_is_left_alone() -> None:
@@ -55,20 +59,17 @@ def test_a_node_as_wanted_is_left_alone() -> None:
 
 def test_role_and_labels_are_given_and_listed() -> None:
     (change,) = found({"kubernetes.io/hostname": NAME, "rack": "a1"}, "")
-    label, annotate = told(change)
-    assert label.endswith(f"label node {NAME} --overwrite rack=b2 {WORKER_ROLE}=")
-    assert annotate.endswith(f"annotate node {NAME} --overwrite {SET}={WORKER_ROLE},rack")
+    assert patch(change) == {"labels": {"rack": "b2", WORKER_ROLE: ""}, "annotations": {SET: f"{WORKER_ROLE},rack"}}
 
 
 def test_a_label_that_the_site_once_gave_is_taken_away_and_no_other() -> None:
     (change,) = found(LABELS | {"old": "1", "somebodys": "1"}, f"{WORKER_ROLE},old,rack")
-    label, _ = told(change)
-    assert label.endswith(f"label node {NAME} --overwrite old-")
+    assert patch(change) == {"labels": {"old": None}, "annotations": {SET: f"{WORKER_ROLE},rack"}}
 
 
 def test_a_gpu_with_a_driver_is_labelled_unless_it_is_left_alone() -> None:
     (change,) = found(gpu="0000:01:00.0 0x2684\n", driver=True)
-    assert told(change)[0].endswith("nvidia.com/gpu.present=true")
+    assert patch(change)["labels"] == {"nvidia.com/gpu.present": "true"}
     assert found(gpu="0000:01:00.0 0x2684\n", driver=False) == []
     assert found(gpu="0000:01:00.0 0x2684\n", driver=True, step=node_step(MACHINE, "master", (), gpu=False)) == []
 
@@ -128,5 +129,5 @@ def test_a_serving_certificate_of_before_is_not_taken_for_the_new_one(tmp_path: 
     shell, option, script, name, *_ = comes.command.argv
     # One that begins like the wanted address is not it.
     for address, status in ((ADDRESS[:-1], 1), (ADDRESS, 0)):
-        command = [shell, option, script.replace("sleep 2", "exit 1"), name, str(certificate), address, "1"]
+        command = [shell, option, script.replace("sleep 0.5", "exit 1"), name, str(certificate), address, "1"]
         assert subprocess.run(command, check=False, capture_output=True).returncode == status

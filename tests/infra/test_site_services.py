@@ -22,7 +22,7 @@ def found(
 ) -> list[Change]:
     step = services_step("worker", IPv4Address("10.96.0.10"), (), awaits_network=awaits_network)
     readings = (Reading(reached), Reading(proxy), Reading(plugin), Reading(0, f" {runs_s}\n"))
-    return list(step.changes(dict(zip(STEP.facts, readings, strict=True))))
+    return list(step.changes(dict(zip(step.facts, readings, strict=True))))
 
 
 def test_a_node_that_reaches_the_dns_is_left_alone() -> None:
@@ -47,6 +47,11 @@ def test_before_somebody_has_brought_the_network_there_is_nothing_to_ask() -> No
     assert found(plugin=2, awaits_network=True) == []
     assert len(found(plugin=0, awaits_network=True)) == 1
     assert len(found(plugin=2)) == 1
+    # So nobody is asked, either: an answer that cannot come takes five seconds.
+    question = services_step("worker", IPv4Address("10.96.0.10"), (), awaits_network=True).facts[0].argv
+    words = [word.replace("/etc/cni/net.d", "/nowhere").replace("exec 3", "echo asked; exec 3") for word in question]
+    done = subprocess.run(words, check=False, capture_output=True, text=True)
+    assert (done.returncode != 0, done.stdout) == (True, "")
 
 
 def test_the_question_is_one_of_bash() -> None:

@@ -12,7 +12,16 @@ import pytest
 from infra.machines.commands import Command, File, Removal
 from infra.samba.client import Mount
 from infra.site.facts import Fact, Reading, facts_script, read_answers
-from infra.site.reading import MARKERS, file_changes, file_fact, package_changes, packages_fact, unit_changes, unit_fact
+from infra.site.reading import (
+    MARKERS,
+    file_changes,
+    file_fact,
+    package_changes,
+    packages_fact,
+    unit_changes,
+    unit_fact,
+    units_changes,
+)
 from infra.site.step import Change, Step
 from infra.site.steps.base import BEGIN, END, base_step, hosts_text
 from infra.site.steps.health import health_step
@@ -98,6 +107,24 @@ def test_a_unit_runs_now_and_after_every_boot(state: str, why: str | None) -> No
     assert [change.why for change in found] == ([] if why is None else [why])
     if found:
         assert found[0].actions[-1] == Removal(PurePosixPath("/run/mlops-site/a.service"))
+
+
+def test_units_are_started_together_and_systemd_reads_them_once() -> None:
+    states = {"a.service": RUNS, "b.timer": RUNS, "c.service": RUNS.replace("=active", "=failed")}
+    facts = {unit_fact(name): Reading(0, state) for name, state in states.items()}
+    (change,) = units_changes({"a.service": True, "b.timer": False, "c.service": False}, facts)
+    assert change.what == "start a.service, c.service, now and at every boot"
+    assert change.why == "a.service: what it reads has changed; c.service: is failed"
+    enable, *rest = change.actions
+    assert isinstance(enable, Command)
+    assert enable.argv[-2:] == ("a.service", "c.service")
+    assert enable.argv[2].count("daemon-reload") == 1
+    assert rest == [
+        action
+        for name in ("a.service", "c.service")
+        for action in (Command(("systemctl", "restart", name)), Removal(MARKERS / name))
+    ]
+    assert units_changes({"b.timer": False}, facts) == []
 
 
 def test_only_missing_packages_are_installed() -> None:

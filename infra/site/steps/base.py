@@ -39,12 +39,12 @@ def base_step(machine: str, addresses: Mapping[str, str], after: tuple[tuple[str
                 facts[_HOSTS].text.splitlines(), wanted.splitlines(), str(HOSTS), str(HOSTS), lineterm=""
             )
             yield Change(f"write {HOSTS}", "names or addresses are others", (File(HOSTS, wanted),), "\n".join(diff))
+        yield from sshd_changes(facts)
         # A container's clock is that of its host.
         contained = facts[_CONTAINER].ok
         yield from package_changes(PACKAGES if contained else PACKAGES + TIME, facts)
         if not contained:
             yield from unit_changes("chrony.service", facts)
-        yield from sshd_changes(facts)
 
     facts = (
         _HOSTNAME,

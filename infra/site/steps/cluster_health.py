@@ -60,7 +60,7 @@ _NOW = Fact(("date", "--utc", "+%s"))
 # Of its first process: in a container, the kernel has run for longer than the machine.
 RUNS_S = Fact(("ps", "-o", "etimes=", "-p", "1"))
 _READY = """\
-for i in $(seq 30); do "$@" get --raw /readyz >/dev/null 2>&1 && exit; sleep 6; done
+for i in $(seq 90); do "$@" get --raw /readyz >/dev/null 2>&1 && exit; sleep 2; done
 exit 1
 """
 

@@ -24,7 +24,7 @@ from infra.machines.commands import Command, File
 from infra.site.facts import Fact, Facts
 from infra.site.reading import file_changes, file_fact, file_text, unit_changes, unit_fact
 from infra.site.step import Change, Step
-from infra.site.steps.modes import mode_fact, private_changes
+from infra.site.steps.modes import make_private, mode_fact, private_changes
 from infra.site.steps.moved import moved_control_plane, moved_from
 
 CONFIGURATION = FOLDER / "mlops-kubeadm.yaml"
@@ -32,6 +32,8 @@ BEGUN = File(FOLDER / "mlops-begun", "kubeadm was started here by the site, on a
 MADE = File(FOLDER / "mlops-made", "kubeadm has ended here. Without this file it would be started again.\n")
 RESTORING = File(FOLDER / "mlops-restoring", "A backup is being restored here; until it is, nothing else begins.\n")
 KUBELET = "kubelet.service"
+ENABLE = Command(("systemctl", "--no-reload", "enable", KUBELET))
+"""Before kubeadm, which has systemd read its units anew and starts it."""
 ADMIN = FOLDER / "admin.conf"
 # What an init or join that was killed has left, and would refuse to go on with.
 LEFT_BY_INIT = (
@@ -46,7 +48,7 @@ _INIT_S = 1200
 _WAIT_S = 180
 _KUBECTL = ("kubectl", f"--kubeconfig={ADMIN}", "--request-timeout=10s")
 READY = Fact((*_KUBECTL, "get", "--raw", "/readyz"))
-_LOOP = f"for i in $(seq {_WAIT_S // 3}); do {' '.join(READY.argv)} && exit; sleep 3; done; exit 1"
+_LOOP = f"for i in $(seq {_WAIT_S}); do {' '.join(READY.argv)} && exit; sleep 1; done; exit 1"
 WAIT = Command(("sh", "-c", _LOOP), timeout_s=_WAIT_S * 5)
 """Ends once the API server answers, and with an error when it still does not after some minutes."""
 _THERE = Fact(("sh", "-c", f"ls {ADMIN} {FOLDER}/kubelet.conf 2>/dev/null | grep ."))
@@ -155,5 +157,6 @@ def _init(*, begun: bool) -> Change:
     first = (Command(("kubeadm", "init", "phase", "preflight", config), timeout_s=_INIT_S), BEGUN)
     init = Command(("kubeadm", "init", config, "--skip-token-print", ignored(LEFT_BY_INIT)), timeout_s=_INIT_S)
     why = "kubeadm init was cut off" if begun else "there is no cluster yet"
-    enable = Command(("systemctl", "enable", KUBELET))
-    return Change("run kubeadm init", why, (*(() if begun else first), enable, init, MADE))
+    return Change(
+        "run kubeadm init", why, (*(() if begun else first), ENABLE, init, *make_private(KUBELET_CONFIG), MADE)
+    )

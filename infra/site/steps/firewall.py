@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 
 from infra.machines.commands import File
 from infra.site.facts import Fact, Facts
-from infra.site.reading import file_changes, file_fact, unit_changes, unit_fact
+from infra.site.reading import file_changes, file_fact, unit_fact
 from infra.site.step import Change
 
 FOLDER = PurePosixPath("/etc/mlops")
@@ -64,11 +64,10 @@ def firewall_facts(name: str, files: Sequence[File]) -> tuple[Fact, ...]:
     return (*map(file_fact, files), unit_fact(_unit(name)), _table(name))
 
 
-def firewall_changes(name: str, files: Sequence[File], facts: Facts) -> list[Change]:
-    """Return what makes the firewall as wanted."""
+def firewall_changes(name: str, files: Sequence[File], facts: Facts) -> tuple[list[Change], dict[str, bool]]:
+    """Return what writes the firewall's files, and for :func:`infra.site.reading.units_changes` the unit by them."""
     changes = [change for file in files for change in file_changes(file, facts, restarts=(_unit(name),))]
-    gone = not facts[_table(name)].ok
-    return changes + unit_changes(_unit(name), facts, changed=bool(changes) or gone)
+    return changes, {_unit(name): bool(changes) or not facts[_table(name)].ok}
 
 
 def _unit(name: str) -> str:

@@ -17,9 +17,13 @@ def mode_fact(path: PurePosixPath) -> Fact:
     return Fact(("stat", "-c", "%a %U %G", str(path)))
 
 
+def make_private(path: PurePosixPath) -> tuple[Command, ...]:
+    """Return the commands that make a file root's alone."""
+    return Command(("chown", "root:root", str(path))), Command(("chmod", "0600", str(path)))
+
+
 def private_changes(path: PurePosixPath, facts: Facts) -> Iterator[Change]:
     """Yield what makes a file root's alone; one that is not there is somebody else's matter."""
     reading = facts[mode_fact(path)]
     if reading.ok and reading.text.strip() != _PRIVATE:
-        actions = (Command(("chown", "root:root", str(path))), Command(("chmod", "0600", str(path))))
-        yield Change(f"make {path} root's alone", f"is {reading.text.strip()}", actions)
+        yield Change(f"make {path} root's alone", f"is {reading.text.strip()}", make_private(path))

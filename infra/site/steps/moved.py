@@ -46,7 +46,7 @@ def moved_control_plane(file: File, old: str, address: str, ready: Fact, wait_s:
     """
     kubeadm = [Command(("kubeadm", "init", "phase", *phase.split(), f"--config={_DRAFT}")) for phase in _PHASES]
     certificates = [str(FOLDER / "pki" / f"{name}.{kind}") for name in _OWN_ADDRESS for kind in ("crt", "key")]
-    wait = f"for i in $(seq {wait_s // 3}); do {' '.join(ready.argv)} && exit; sleep 3; done; exit 1"
+    wait = f"for i in $(seq {wait_s}); do {' '.join(ready.argv)} && exit; sleep 1; done; exit 1"
     upload = ("kubeadm", "init", "phase", "upload-config", "kubeadm", f"--config={_DRAFT}")
     kubectl = ready.argv[:2]
     # A pod of the node's own network keeps the names of machines that it was started with.

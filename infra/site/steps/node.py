@@ -62,7 +62,7 @@ _SERVING = 'openssl x509 -in "$1" -noout -ext subjectAltName -checkend "$2"'
 
 def _serving_change(machine: str, address: str, control_plane: str, why: str) -> Change:
     def wait(seconds: int, *accepted: int) -> Command:
-        words = ("sh", "-c", _COMES, "sh", SERVING, address, str(seconds // 2))
+        words = ("sh", "-c", _COMES, "sh", SERVING, address, str(seconds * 2))
         return Command(words, accepted=frozenset({0, *accepted}), timeout_s=seconds * 2)
 
     def approve(said: str, tries: int = _TRIES) -> tuple[Action, ...]:
@@ -99,10 +99,10 @@ _OLD = "write `serverTLSBootstrap: true` into /var/lib/kubelet/config.yaml and r
 # A kubelet that has just started asks within seconds.
 _ASKED = f"""\
 user=$1; shift
-for i in $(seq {_WAIT_S // 3}); do
+for i in $(seq {_WAIT_S}); do
   all=$("$@" get csr --field-selector=spec.signerName={SIGNER} --no-headers) || exit
   printf '%s\\n' "$all" | grep -F " $user " | grep -q Pending && break
-  sleep 3
+  sleep 1
 done
 "$@" get csr --field-selector=spec.signerName={SIGNER} -o json
 """
@@ -111,7 +111,7 @@ _COMES = f"""\
 for i in $(seq $3); do
   said=$(openssl x509 -in "$1" -noout -ext subjectAltName -checkend {LEFT_DAYS * 86400} 2>&1) &&
     printf '%s\\n' "$said" | grep -qwF "IP Address:$2" && echo came && exit
-  sleep 2
+  sleep 0.5
 done
 printf '%s\\n' "$said" >&2
 exit 1
@@ -127,12 +127,12 @@ def _label_changes(machine: str, wanted: Mapping[str, str], control_plane: str, 
     if not given and not taken and mine == listed:
         return
     told = ", ".join([*(f"{key}={value}".rstrip("=") for key, value in given.items()), *(f"no {key}" for key in taken)])
-    marks = [*(f"{key}={value}" for key, value in given.items()), *(f"{key}-" for key in taken)]
-    # The list last: a label that was set and is not listed yet is found again; one listed too early would be kept.
-    commands = [(*KUBECTL, "label", "node", machine, "--overwrite", *marks)] if marks else []
-    commands.append((*KUBECTL, "annotate", "node", machine, "--overwrite", f"{SET}={listed}"))
-    actions = tuple(Relay(control_plane, Command(command), _nothing) for command in commands)
-    yield Change(f"label it {told}" if told else "list its labels", "its node has others", actions)
+    # Labels and their list at once: they never contradict each other.
+    metadata = {"labels": {**given, **dict.fromkeys(taken)}, "annotations": {SET: listed}}
+    patch = json.dumps({"metadata": metadata})
+    command = Command((*KUBECTL, "patch", "node", machine, "--type=merge", f"--patch={patch}"))
+    what = f"label it {told}" if told else "list its labels"
+    yield Change(what, "its node has others", (Relay(control_plane, command, _nothing),))
 
 
 def _nothing(_: str) -> tuple[Action, ...]:

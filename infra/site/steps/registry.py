@@ -19,8 +19,9 @@ from infra.site.reading import (
     file_fact,
     package_changes,
     packages_fact,
-    unit_changes,
     unit_fact,
+    unit_why,
+    units_changes,
 )
 from infra.site.step import Change, Step
 from infra.site.steps.firewall import firewall_changes, firewall_facts, firewall_files
@@ -126,14 +127,13 @@ def registry_step(machine: str, server: RegistryServer, after: tuple[tuple[str, 
             why = "others can log in as well"
         if why:
             yield Change(f"give {server.user} the site's password", why, _login_commands(server))
-        started = unit_changes(UNIT, facts, changed=bool(changed[UNIT]) or bool(why))
-        yield from started
-        for timer in TIMERS:
-            yield from unit_changes(timer, facts, changed=bool(changed[timer]))
-        if not started and not facts[answers].ok:
+        firewall_files_changed, guarded = firewall_changes("registry", firewall, facts)
+        yield from firewall_files_changed
+        served = {UNIT: bool(changed[UNIT]) or bool(why), **{timer: bool(changed[timer]) for timer in TIMERS}}
+        yield from units_changes({**guarded, **served}, facts)
+        if not unit_why(UNIT, facts, changed=served[UNIT]) and not facts[answers].ok:
             restart = Command(("systemctl", "restart", UNIT))
             yield Change(f"restart {UNIT}", f"does not answer: {facts[answers].text.strip()}", (restart, _WAIT))
-        yield from firewall_changes("registry", firewall, facts)
 
     facts = (
         packages_fact(PACKAGES),

@@ -18,9 +18,11 @@ _WAIT_S = 300
 """Seconds: a node that has just joined pulls the images of kube-proxy and of the pod network first."""
 # kube-proxy says so itself when it could not write its rules for a minute.
 _PROXY = Fact(("curl", "--silent", "--fail", "--max-time", "5", "http://127.0.0.1:10256/healthz"))
-_PLUGIN = Fact(("sh", "-c", "ls /etc/cni/net.d/*.conf*"))
+_LOOK = "ls /etc/cni/net.d/*.conf*"
+_PLUGIN = Fact(("sh", "-c", _LOOK))
 _CONNECT = "exec 3<>/dev/tcp/$1/53"
-_CONNECTED = f"until timeout 5 bash -c '{_CONNECT}' bash $1; do sleep 2; done"
+# Nobody answers for an address that has no rules yet: asked again, it is answered sooner than waited for.
+_CONNECTED = f"until timeout 2 bash -c '{_CONNECT}' bash $1; do sleep 0.5; done"
 _HTTP_ERROR = 22
 _TIMED_OUT = 124
 
@@ -31,7 +33,9 @@ def services_step(machine: str, dns: IPv4Address, after: tuple[tuple[str, str], 
     Args:
         dns: of the service. awaits_network: see :func:`infra.site.steps.cluster_health.cluster_health_step`.
     """
-    reached = Fact(("timeout", "5", "bash", "-c", _CONNECT, "bash", str(dns)))
+    # Without a network there is nothing to reach, and no answer to wait for.
+    ask = f"{_LOOK} >/dev/null || exit; {_CONNECT}" if awaits_network else _CONNECT
+    reached = Fact(("timeout", "5", "bash", "-c", ask, "bash", str(dns)))
 
     def changes(facts: Facts) -> Iterator[Change]:
         if facts[reached].ok or (awaits_network and not facts[_PLUGIN].ok):

@@ -11,17 +11,21 @@ from infra.site.facts import Fact, Facts
 from infra.site.reading import (
     file_changes,
     file_fact,
+    installed_packages,
     package_changes,
     packages_fact,
-    unit_changes,
     unit_fact,
+    unit_why,
+    units_changes,
 )
 from infra.site.step import Change, Step
 from infra.site.steps.firewall import firewall_changes, firewall_facts, firewall_files
 
 PACKAGES = ("samba", "smbclient", "nftables")
 UNIT = "smbd.service"
+_SAMBA = "samba"
 _NMBD = "nmbd.service"
+_BY_NAME = Fact(("systemctl", "is-enabled", _NMBD))
 
 
 def storage_step(
@@ -45,10 +49,16 @@ def storage_step(
     members = Fact(("getent", "group", server.group))
 
     def changes(facts: Facts) -> Iterator[Change]:
+        # Before its package, which would start it.
+        new = _SAMBA not in installed_packages(PACKAGES, facts) and facts[_BY_NAME].text.strip() != "masked"
+        if new or facts[_BY_NAME].text.strip() == "enabled":
+            mask = Command(("systemctl", "--no-reload", "mask", *(() if new else ("--now",)), _NMBD))
+            yield Change(f"keep {_NMBD} from running", "nobody looks machines up by NetBIOS here", (mask,))
         yield from package_changes(PACKAGES, facts)
         changed = [change for file in files for change in file_changes(file, facts, restarts=(UNIT,))]
         reason = _accounts_reason(facts, server, members, folder_facts, wanted_folder)
-        started = unit_changes(UNIT, facts, changed=bool(changed))
+        firewall_files_changed, guarded = firewall_changes("samba", firewall, facts)
+        started = unit_why(UNIT, facts, changed=bool(changed))
         # While smbd is down nobody can log in: that says nothing of the passwords.
         refused = [] if started else [user for user, login in logins.items() if not facts[login].ok]
         said = "; ".join(dict.fromkeys(facts[logins[user]].text.strip() for user in refused))
@@ -57,11 +67,8 @@ def storage_step(
             yield Change("make group, accounts and folders of the share", why, setup)
         # After the folders: the sentinel lies in one of them.
         yield from changed
-        yield from started
-        if facts[Fact(("systemctl", "is-enabled", _NMBD))].text.strip() == "enabled":
-            stop = Command(("systemctl", "disable", "--now", _NMBD))
-            yield Change(f"stop {_NMBD}", "nobody looks machines up by NetBIOS here", (stop,))
-        yield from firewall_changes("samba", firewall, facts)
+        yield from firewall_files_changed
+        yield from units_changes({**guarded, UNIT: bool(changed)}, facts)
 
     facts = (
         packages_fact(PACKAGES),
@@ -70,7 +77,7 @@ def storage_step(
         members,
         *logins.values(),
         unit_fact(UNIT),
-        Fact(("systemctl", "is-enabled", _NMBD)),
+        _BY_NAME,
         *firewall_facts("samba", firewall),
     )
     return Step("storage", machine, facts, changes, after)

@@ -15,8 +15,8 @@ from infra.site.life.leaving import REMOVED
 from infra.site.reading import absent_changes, absent_fact, file_fact, unit_changes, unit_fact
 from infra.site.step import Change, Relay, Step
 from infra.site.steps.cluster_health import RUNS_S, STARTS_S
-from infra.site.steps.control_plane import BEGUN, KUBELET, MADE, foreign_node, ignored
-from infra.site.steps.modes import mode_fact, private_changes
+from infra.site.steps.control_plane import BEGUN, ENABLE, KUBELET, MADE, foreign_node, ignored
+from infra.site.steps.modes import make_private, mode_fact, private_changes
 from infra.site.steps.moved import NODE_IP, moved_kubelet
 
 JOIN = FOLDER / "mlops-join.yaml"
@@ -32,7 +32,7 @@ _WAIT_S = 180
 _TIMED_OUT = 124
 # Of kubectl: what may pass, as after a power cut, and says nothing about the node.
 _NO_ANSWER = r"(?is)^(?!.*x509).*(unable to connect|refused|timed? ?out|no route|InternalError|ServiceUnavailable)"
-_ANSWERED = 'until "$0" "$@"; do sleep 3; done'
+_ANSWERED = 'until "$0" "$@"; do sleep 1; done'
 _THERE = Fact(("ls", str(_KUBELET_CONF)))
 # Whatever becomes of it, the token does not stay on the disk.
 _RUN = f"trap 'rm -f {JOIN}' EXIT; kubeadm join --config {JOIN} \"$@\""
@@ -112,8 +112,9 @@ def _join(machine: str, address: str, cluster: Cluster, control_plane: str, *, b
         return (
             File(JOIN, text, 0o600, secret=True),
             *(() if begun else first),
-            Command(("systemctl", "enable", KUBELET)),
+            ENABLE,
             Command(("sh", "-c", _RUN, "sh", ignored(LEFT_BY_JOIN)), timeout_s=_JOIN_S),
+            *make_private(KUBELET_CONFIG),
             MADE,
         )
 
