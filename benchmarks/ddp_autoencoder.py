@@ -2,8 +2,9 @@
 
     python -m benchmarks.ddp_autoencoder --data fashion-mnist --peer-s 60
 
-The peer trains for a while; then ours trains until its loss on the same test split is as low. Times are of the training
-alone, without imports, with one thread each; ours judges after each epoch and that counts, theirs does not.
+The peer trains for a while; then ours trains until its loss on the same test split is as low, which it has to be after
+at most so many epochs, set beforehand: its steps become smaller until then. Times are of the training alone, without
+imports, with one thread each; ours judges after each epoch and that counts, theirs does not.
 """
 
 from __future__ import annotations
@@ -26,13 +27,18 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of Fashion-MNIST's IDX files")
     parser.add_argument("--until", type=float, default=0.0, help="loss at which the peer stops")
     parser.add_argument("--peer-s", type=float, default=600.0, help="seconds after which it stops in any case")
+    parser.add_argument("--epochs", type=int, default=1, help="of ours, at most")
+    parser.add_argument("--seed", type=int, default=0, help="of both")
     options = parser.parse_args()
-    data = str(options.data.absolute())
+    data, seed = str(options.data.absolute()), ("--seed", str(options.seed))
     stop = ["--until", str(options.until), "--limit-s", str(options.peer_s)]
-    peer = json.loads(run("-m", "benchmarks.ddp_lightning_peer", "--data", data, *stop).splitlines()[-1])
+    peer = json.loads(run("-m", "benchmarks.ddp_lightning_peer", "--data", data, *stop, *seed).splitlines()[-1])
     print(f"peer: {peer}", file=sys.stderr, flush=True)
-    said = run("ml/ddp/autoencoder.py", "--data", data, "--epochs", "100", "--until", str(peer["loss"]))
+    target = ("--epochs", str(options.epochs), "--until", str(peer["loss"]))
+    said = run("ml/ddp/autoencoder.py", "--data", data, *target, *seed)
     epochs = re.findall(r"epoch (\d+)/\d+  loss ([\d.]+)  (\d+) images/s", said)
+    if float(epochs[-1][1]) > peer["loss"]:
+        raise RuntimeError(f"after {options.epochs} epochs ours has a loss of {epochs[-1][1]}")
     seconds = float(re.findall(r"trained in ([\d.]+) s", said)[-1])
     print(
         "\n".join(

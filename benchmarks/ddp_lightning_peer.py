@@ -83,8 +83,9 @@ def main() -> None:
     parser.add_argument("--until", type=float, required=True, help="loss on the test split")
     parser.add_argument("--every", type=int, default=1000, help="steps between two looks at it")
     parser.add_argument("--limit-s", type=float, default=600.0, help="seconds after which it gives up")
+    parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    lightning.seed_everything(0, verbose=False)
+    lightning.seed_everything(options.seed, verbose=False)
     judge = Judge(options.data, options.until, options.every, options.limit_s)
     trainer = lightning.Trainer(
         max_epochs=100, accelerator="cpu", devices=1, callbacks=[judge], logger=False, enable_checkpointing=False

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from configs.problems import run_main
 from ml.ddp.idx import read_images
+from ml.ddp.muon import Muon
 from ml.ddp.world import Snapshots, World, batches, folder, join, leave
 from ml.events import Events
 
@@ -26,8 +27,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=folder("MLOPS_DATA"), help="folder of IDX files")
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--batch", type=int, default=64, help="images of all ranks together")
-    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--batch", type=int, default=256, help="images of all ranks together")
+    parser.add_argument("--lr", type=float, default=4e-3, help="of the first step; falls to 0 over all epochs")
     parser.add_argument("--width", type=int, default=64, help="of the hidden layers")
     parser.add_argument("--code", type=int, default=3, help="numbers that an image is reduced to")
     parser.add_argument("--seed", type=int, default=0)
@@ -61,7 +62,7 @@ def train(options: argparse.Namespace, world: World) -> None:
     torch.manual_seed(options.seed)
     model = Autoencoder(options.width, options.code)
     wrapped = world.wrap(model)
-    optimizer = torch.optim.Adam(wrapped.parameters(), lr=options.lr, fused=True)
+    optimizer = Muon(wrapped.parameters(), lr=options.lr)
     snapshots, events = Snapshots(world), Events("ddp")
     state = snapshots.load() or {"epochs": 0, "loss": float("inf")}
     if state["epochs"]:
@@ -73,12 +74,14 @@ def train(options: argparse.Namespace, world: World) -> None:
         if loss <= options.until:
             break
         started = time.monotonic()
-        for mine, size in batches(len(images), options.batch, options.seed, epoch, world):
-            pixels = images[mine] / 255
+        for number, (mine, size) in enumerate(batches(len(images), options.batch, options.seed, epoch, world)):
+            done = (epoch + number * options.batch / len(images)) / options.epochs
+            optimizer.param_groups[0]["lr"] = options.lr * (1 - done)
+            pixels = images.index_select(0, mine) / 255
             # The ranks' gradients are averaged: times the number of ranks, over the whole batch, makes its mean.
-            error = (wrapped(pixels) - pixels).square().sum() * (world.size / size / 784)
+            error = nn.functional.mse_loss(wrapped(pixels), pixels, reduction="sum") * (world.size / size / 784)
             optimizer.zero_grad()
-            error.backward()
+            error.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         rate = len(images) / (time.monotonic() - started)
         loss = judge(model, test, world)

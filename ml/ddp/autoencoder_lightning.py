@@ -16,11 +16,13 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch.utils.data import DataLoader, TensorDataset
 
 from configs.problems import run_main
 from ml.ddp.autoencoder import Autoencoder
 from ml.ddp.idx import read_images
+from ml.ddp.muon import Muon
 from ml.ddp.world import folder, leave
 from ml.events import Events
 
@@ -30,8 +32,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=folder("MLOPS_DATA"), help="folder of IDX files")
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--batch", type=int, default=64, help="images of all ranks together")
-    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--batch", type=int, default=256, help="images of all ranks together")
+    parser.add_argument("--lr", type=float, default=4e-3, help="of the first step; falls to 0 over all epochs")
     train(parser.parse_args())
 
 
@@ -53,9 +55,11 @@ class Module(lightning.LightningModule):
         """Add a batch to the epoch's loss."""
         self.log("loss", self._error(batch), sync_dist=True)
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return Adam."""
-        return torch.optim.Adam(self.parameters(), lr=self.lr)
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Return Muon with steps that become smaller until the end."""
+        optimizer = Muon(self.parameters(), lr=self.lr)
+        schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_epoch_start(self) -> None:
         """Take the time."""
