@@ -36,6 +36,8 @@ def status(
         print(json.dumps(asdict(seen), indent=2))
         return
     console.print(_parts(seen))
+    for problem in seen.problems:
+        console.print(problem, style="red", markup=False, soft_wrap=True)
     if all(part.state == "stopped" for part in seen.parts):
         console.print("\nNothing runs. `mlops up` starts it.")
         return
@@ -43,8 +45,6 @@ def status(
     console.print(_runs(seen) if seen.runs else "No runs yet.")
     console.print()
     console.print(_champions(seen) if seen.champions else "No champion yet.")
-    for problem in seen.problems:
-        console.print(problem, style="red", markup=False)
 
 
 def _table(*columns: str) -> Table:

@@ -27,7 +27,8 @@ def up(
     """Start what is missing of the stack; what runs is left alone."""
     from cli.console import console, live_progress
     from configs.home import home_folder
-    from infra.stack.start import PARTS, Wanted
+    from infra.stack.settling import Wanted
+    from infra.stack.start import PARTS
     from infra.stack.start import up as start
 
     if share is not None:

@@ -15,7 +15,8 @@ import pytest
 
 from infra.stack import processes, rest
 from infra.stack.environment import client_environment
-from infra.stack.start import Started, Wanted, up
+from infra.stack.settling import Wanted
+from infra.stack.start import Started, up
 from infra.stack.state import Stack, load_stack
 from infra.stack.stop import down
 

@@ -34,6 +34,7 @@ from prefect_kubernetes.worker import (
 from infra.kubernetes.lost import Job
 from infra.kubernetes.manifests import RUN_LABEL
 from infra.kubernetes.patience import Answer, Patience, judge
+from infra.stack.outliving import OutlivesServer, passes
 
 Result = TypeVar("Result")
 REQUEST_LIMIT_S = 30.0
@@ -56,7 +57,7 @@ class PatientConfiguration(KubernetesWorkerJobConfiguration):  # type: ignore[mi
         return await until_answered(lambda: resolve(flow_run, **options))
 
 
-class PatientWorker(KubernetesWorker):  # type: ignore[misc] # has no types
+class PatientWorker(OutlivesServer, KubernetesWorker):  # type: ignore[misc] # has no types
     """See the module.
 
     Args:
@@ -70,7 +71,6 @@ class PatientWorker(KubernetesWorker):  # type: ignore[misc] # has no types
         self.limit_s = limit_s
         self.stopping = False
         self.polled: Callable[[], None] = lambda: None
-        self._server_away = False
 
     @property
     def submitting(self) -> frozenset[UUID]:
@@ -99,42 +99,14 @@ class PatientWorker(KubernetesWorker):  # type: ignore[misc] # has no types
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
         if self.stopping:
             return []
-        taken: list[FlowRun] = await self._while_server_answers(super().get_and_submit_flow_runs, [])
+        taken = await super().get_and_submit_flow_runs()
         self.polled()
         return taken
-
-    async def _sync_and_initialize(self) -> None:
-        await self._while_server_answers(super()._sync_and_initialize, None)
-
-    async def _while_server_answers(self, call: Callable[[], Awaitable[Result]], otherwise: Result) -> Result:
-        """Prefect's own loops end the worker after a minute without the server."""
-        try:
-            result = await call()
-        except httpx.HTTPError as error:
-            if not _passes(error):
-                raise
-            if not self._server_away:
-                self._logger.warning("The Prefect server does not answer: waiting (%s)", error or type(error).__name__)
-            self._server_away = True
-            return otherwise
-        if self._server_away:
-            self._logger.info("The Prefect server answers again")
-        self._server_away = False
-        return result
 
     async def _propose_pending_state(self, flow_run: FlowRun) -> bool:
         # A run that is taken over is Pending already, and the server would not have it so twice.
         pending = flow_run.state is not None and flow_run.state.is_pending()
         return pending or await super()._propose_pending_state(flow_run)
-
-    async def _submit_run(self, flow_run: FlowRun) -> None:
-        try:
-            await super()._submit_run(flow_run)
-        except httpx.HTTPError as error:  # would end the worker; the run is found again by whoever looks for lost ones
-            self._logger.warning("Flow run %s could not be taken: %s", flow_run.name, error or type(error).__name__)
-            self._release_limit_slot(flow_run.id)
-        finally:
-            self._submitting_flow_run_ids.discard(flow_run.id)
 
     async def _give_worker_labels_to_flow_run(self, flow_run_id: UUID) -> None:
         give = super()._give_worker_labels_to_flow_run
@@ -148,7 +120,7 @@ class PatientWorker(KubernetesWorker):  # type: ignore[misc] # has no types
     ) -> KubernetesWorkerResult:
         name_job(configuration.job_manifest, await until_answered(lambda: self._scheduled(flow_run)))
         try:
-            return await super().run(flow_run, configuration, task_status)
+            return await super().run(flow_run, configuration, task_status)  # type: ignore[safe-super] # has no types
         except WithdrawnError as state:
             self.get_flow_run_logger(flow_run).info("Not submitted: the run is %s by now", state)
             if str(state) == "Cancelling":
@@ -270,12 +242,6 @@ async def until_answered(call: Callable[[], Awaitable[Result]]) -> Result:
         try:
             return await call()
         except httpx.HTTPError as error:
-            if not _passes(error):
+            if not passes(error):
                 raise
         await asyncio.sleep(SERVER_PAUSE_S)
-
-
-def _passes(error: httpx.HTTPError) -> bool:
-    if isinstance(error, httpx.HTTPStatusError):
-        return error.response.status_code >= 500 or error.response.status_code in (408, 429)
-    return True

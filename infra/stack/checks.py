@@ -116,12 +116,16 @@ def _memory(place: Place) -> Result:
 
 def _ports(place: Place) -> Result:
     stack = load_stack(place.home)
-    if stack and processes.is_running(stack.parts.get(PREFECT)):
-        return "good", f"{stack.prefect_port} and {stack.mlflow_port}, both ours", ""
-    held = [f"{port} is held by {ports.holder(port)}" for port in (4200, 5000) if not ports.is_free(LOOPBACK, port)]
+    if stack is None:
+        held = [told for port in (4200, 5000) if (told := ports.stranger(LOOPBACK, port))]
+        if held:
+            return "warning", "; ".join(held), "nothing to do: `mlops up` takes free ports instead"
+        return "good", "4200 and 5000 are free", ""
+    gone = [name for name in (PREFECT, MLFLOW) if not processes.is_running(stack.parts.get(name))]
+    held = [f"that of {name}, {told}" for name in gone if (told := ports.stranger(stack.host, stack.port(name)))]
     if held:
-        return "warning", "; ".join(held), "nothing to do: `mlops up` takes free ports instead"
-    return "good", "4200 and 5000 are free", ""
+        return "broken", "; ".join(held), "`mlops up` takes another, unless a run goes on that knows no other"
+    return "good", f"{stack.prefect_port} and {stack.mlflow_port}, {'free for us' if gone else 'both ours'}", ""
 
 
 def _git(place: Place) -> Result:

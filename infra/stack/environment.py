@@ -106,7 +106,11 @@ def _path() -> str:
 
 
 def _addresses(stack: Stack) -> dict[str, str]:
-    addresses = {"PREFECT_API_URL": stack.prefect_api_url, "MLFLOW_TRACKING_URI": stack.mlflow_url}
+    addresses = {
+        "PREFECT_API_URL": stack.prefect_api_url,
+        "PREFECT_UI_URL": stack.prefect_url,
+        "MLFLOW_TRACKING_URI": stack.mlflow_api_url,
+    }
     if stack.authenticated:
         credentials = load_credentials(stack.home)
         addresses |= {

@@ -15,6 +15,8 @@ import uuid
 from pathlib import Path
 
 from infra.stack.credentials import write_private
+from infra.stack.identity import owned
+from infra.stack.processes import MARK
 
 # Only the administrator exists; whoever else may be added starts with no rights.
 AUTH_CONFIG = """\
@@ -75,6 +77,8 @@ def serve(arguments: argparse.Namespace) -> None:
     else:
         from mlflow.server.fastapi_app import app as application
 
+    if MARK in os.environ:  # on a cluster the address is a Service's, which is nobody else's
+        application = owned(application, os.environ[MARK])
     uvicorn.run(application, host=arguments.host, port=arguments.port, log_level="warning", timeout_graceful_shutdown=3)
 
 

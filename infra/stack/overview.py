@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import psutil
 
-from infra.stack import processes, rest
+from infra.stack import ports, processes, rest
 from infra.stack.state import MLFLOW, PREFECT, WORKER, Stack, load_stack
 
 CHAMPION = "champion"
@@ -68,7 +68,7 @@ def overview(home: Path) -> Overview:
         return Overview(tuple(PartView(name, "stopped") for name in (PREFECT, MLFLOW, WORKER)))
     parts = tuple(_part(stack, name) for name in (PREFECT, MLFLOW, WORKER))
     up = {part.name for part in parts if part.state == "running"}
-    problems: list[str] = []
+    problems = [told for part in parts if part.state == "stopped" and (told := _taken(stack, part.name))]
     runs: tuple[RunView, ...] = ()
     champions: tuple[ChampionView, ...] = ()
     with ThreadPoolExecutor() as pool:
@@ -90,10 +90,17 @@ def _part(stack: Stack, name: str) -> PartView:
     if process is None:
         return PartView(name, "stopped")
     address = {PREFECT: stack.prefect_url, MLFLOW: stack.mlflow_url}.get(name)
-    health = {PREFECT: f"{stack.prefect_api_url}/health", MLFLOW: f"{stack.mlflow_url}/health"}.get(name)
+    health = {PREFECT: f"{stack.prefect_api_url}/health", MLFLOW: f"{stack.mlflow_api_url}/health"}.get(name)
     state = "running" if health is None or rest.answers(health) else "silent"
     uptime = max(0.0, time.time() - stack.parts[name].started)
     return PartView(name, state, process.pid, address, uptime, memory(process))
+
+
+def _taken(stack: Stack, name: str) -> str:
+    """Who has the port of a server that is gone."""
+    port = stack.port(name)
+    told = ports.stranger(stack.host, port) if port else ""
+    return told and f"{name} is gone, and its {told}"
 
 
 def memory(process: psutil.Process) -> int | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+from typing import Any
 
 import psutil
 
@@ -22,17 +24,42 @@ def is_free(host: str, port: int) -> bool:
 
 
 def holder(port: int) -> str:
-    """Who listens on ``port``: pid and command, as far as this user may know."""
+    """Who listens on ``port``: pid, command and folder, as far as this user may know."""
     try:
         for connection in psutil.net_connections(kind="tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port:
-                if connection.pid is None:
-                    return "a process of another user"
-                command = " ".join(psutil.Process(connection.pid).cmdline())
-                return f"pid {connection.pid} ({command[:80] or 'no command'})"
+            if _listens(connection, port):
+                return "a process of another user" if connection.pid is None else _told(psutil.Process(connection.pid))
+    except psutil.AccessDenied:  # macOS shows all connections to root alone, but everybody those of his own processes
+        found = next((process for process in psutil.process_iter() if listens(process.pid, port)), None)
+        return _told(found) if found else "a process of another user"
     except psutil.Error:
-        return "a process that only root may look at"
+        pass
     return "a process that has just ended or is not visible"
+
+
+def listens(pid: int, port: int) -> bool:
+    """Whether a process of this user listens on ``port``."""
+    try:
+        return any(_listens(connection, port) for connection in psutil.Process(pid).net_connections(kind="tcp"))
+    except psutil.Error:
+        return False
+
+
+def stranger(host: str, port: int) -> str:
+    """Who has taken the port of a server of ours that is gone, as a sentence without its end; empty for nobody."""
+    return "" if is_free(host, port) else f"port {port} is held by {holder(port)}"
+
+
+def _listens(connection: Any, port: int) -> bool:
+    return bool(connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port)
+
+
+def _told(process: psutil.Process) -> str:
+    command, folder = "", ""
+    with contextlib.suppress(psutil.Error):
+        command = " ".join(process.cmdline())
+        folder = f" in {process.cwd()}"
+    return f"pid {process.pid} ({command[:80] or 'no command'}{folder})"
 
 
 def choose(host: str, named: int | None, usual: int, taken: frozenset[int], option: str) -> int:

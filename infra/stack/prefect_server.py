@@ -5,6 +5,11 @@
 
 from __future__ import annotations
 
+import os
+
+from infra.stack.identity import owned
+from infra.stack.processes import MARK
+
 
 def main() -> None:
     import uvicorn
@@ -13,7 +18,7 @@ def main() -> None:
 
     api = get_current_settings().server.api
     uvicorn.run(
-        create_app(final=True),
+        owned(create_app(final=True), os.environ[MARK]),
         host=api.host,
         port=api.port,
         timeout_keep_alive=api.keepalive_timeout,

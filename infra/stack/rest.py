@@ -12,10 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from infra.stack.credentials import USER, load_credentials
+from infra.stack.identity import ANOTHERS
 from infra.stack.state import Stack, load_stack
 
 # Both servers are ours: a proxy for the world outside is not asked.
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+WELL = (b"true", b"OK")
+"""How Prefect and MLflow say so. Any other page is no such word: a server of web pages may have one at every path."""
+WELL_LENGTH = 16
 
 
 class UnreachableError(Exception):
@@ -27,7 +31,7 @@ class RefusedError(UnreachableError):
 
     def __init__(self, url: str, status: int, reason: str, said: str) -> None:
         self.status, self.said = status, said
-        super().__init__(f"{url} answered {status} {reason}")
+        super().__init__(f"{url} answered {status} {reason}" + (f": {said}" if said else ""))
 
 
 def prefect_client(path: str, body: object = None, timeout: float = 30) -> Any:
@@ -78,14 +82,14 @@ def mlflow(stack: Stack, path: str, body: object = None, timeout: float = 5) -> 
         UnreachableError: no answer in ``timeout`` seconds, or an error.
     """
     login = f"{USER}:{load_credentials(stack.home).mlflow_password}" if stack.authenticated else None
-    return _ask(f"{stack.mlflow_url}/api/2.0/mlflow{path}", body, login, timeout)
+    return _ask(f"{stack.mlflow_api_url}/api/2.0/mlflow{path}", body, login, timeout)
 
 
 def answers(url: str, timeout: float = 2) -> bool:
-    """Whether a GET of ``url`` succeeds, without credentials."""
+    """Whether ``url``, a server's page of its health, says that it is well; asked without credentials."""
     try:
         with _opener.open(url, timeout=timeout) as response:
-            return bool(200 <= response.status < 300)
+            return response.read(WELL_LENGTH).strip() in WELL
     except (OSError, ValueError):
         return False
 
@@ -101,9 +105,10 @@ def _ask(url: str, body: object, login: str | None, timeout: float) -> Any:
             with _opener.open(request, timeout=timeout) as response:
                 return json.load(response)
         except urllib.error.HTTPError as error:
+            said = _reason(error)
             # Prefect says so while another writer holds its sqlite database; its own clients ask again, too.
-            if error.code != 503 or time.monotonic() > deadline:
-                raise RefusedError(url, error.code, error.reason, _reason(error)) from None
+            if error.code != 503 or said == ANOTHERS or time.monotonic() > deadline:
+                raise RefusedError(url, error.code, error.reason, said) from None
             time.sleep(0.3)
         except (OSError, ValueError) as error:
             raise UnreachableError(f"{url} did not answer: {getattr(error, 'reason', None) or error}") from None

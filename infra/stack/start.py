@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Event
 from types import FrameType
 
 import psutil
@@ -17,17 +18,17 @@ from infra.stack import environment, ports, processes, rest
 from infra.stack.connection import forget_ended
 from infra.stack.credentials import credentials_file, load_credentials
 from infra.stack.provision import fingerprint
+from infra.stack.settling import Wanted, settle
 from infra.stack.state import (
-    LOOPBACK,
     MLFLOW,
     PREFECT,
     WORKER,
     Part,
     Stack,
     change_lock,
-    read_stack,
     save_stack,
 )
+from infra.stack.worker import ready_text
 
 PROVISION = "deployments"
 PARTS = (PREFECT, MLFLOW, WORKER, PROVISION)
@@ -36,15 +37,6 @@ STOP_LIMIT_S = 15.0
 
 # Called with the name of a part, what it does now (a word), and a detail for people.
 Report = Callable[[str, str, str], None]
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What the user asked for; None leaves the choice to ``up``."""
-
-    host: str | None = None
-    prefect_port: int | None = None
-    mlflow_port: int | None = None
 
 
 @dataclass(frozen=True)
@@ -63,60 +55,27 @@ def up(checkout: Path, home: Path, wanted: Wanted, report: Report) -> Started:
     Raises:
         UserError: a port is taken, a child ended before it was healthy, or what runs contradicts ``wanted``.
     """
-    with _terminated_as_interrupt(), change_lock(home, lambda: report("stack", "waiting", "for another mlops command")):
-        stack = _settle(checkout.absolute(), home, wanted)
-        return _Start(stack, report).run()
+    waiting = change_lock(home, lambda: report("stack", "waiting", "for another mlops command"))
+    with _interrupts() as interrupted, waiting:
+        while True:
+            stack = settle(checkout.absolute(), home, wanted)
+            try:
+                return _Start(stack, report, interrupted).run()
+            except _TakenError as error:
+                report("stack", "note", f"Starting again: {error}")
 
 
-def _settle(checkout: Path, home: Path, wanted: Wanted) -> Stack:
-    """Decide host and ports, from what runs, what was used last, and what the user asked for."""
-    last = read_stack(home)
-    stack = replace(last, checkout=checkout) if last else Stack(home=home, checkout=checkout)
-    for name, part in stack.parts.items():
-        if not processes.is_running(part):
-            stack = stack.with_part(name, None)
-    if last and stack.parts and last.checkout != checkout:
-        raise UserError(
-            Problem(str(home), f"serves another checkout, {last.checkout}", "run `mlops down` there, or set MLOPS_HOME")
-        )
-    host = wanted.host or (stack.host if stack.parts else LOOPBACK)
-    if stack.parts:
-        _same_as_running(stack, wanted)
-    stack = replace(stack, host=host)
-    keep = PREFECT in stack.parts, MLFLOW in stack.parts
-    prefect_port = stack.prefect_port if keep[0] else _port(stack, wanted.prefect_port, stack.prefect_port or 4200, 0)
-    stack = replace(stack, prefect_port=prefect_port)
-    mlflow_port = stack.mlflow_port if keep[1] else _port(stack, wanted.mlflow_port, stack.mlflow_port or 5000, 1)
-    return replace(stack, mlflow_port=mlflow_port)
-
-
-def _port(stack: Stack, named: int | None, usual: int, server: int) -> int:
-    option = ("--prefect-port", "--mlflow-port")[server]
-    other = stack.prefect_port if server else (stack.mlflow_port if MLFLOW in stack.parts else 0)
-    return ports.choose(stack.host, named, usual, frozenset({other} - {0}), option)
-
-
-def _same_as_running(stack: Stack, wanted: Wanted) -> None:
-    told = (
-        ("--host", wanted.host, stack.host, bool({PREFECT, MLFLOW} & set(stack.parts))),
-        ("--prefect-port", wanted.prefect_port, stack.prefect_port, PREFECT in stack.parts),
-        ("--mlflow-port", wanted.mlflow_port, stack.mlflow_port, MLFLOW in stack.parts),
-    )
-    problems = [
-        Problem(f"{option} {asked}", f"the stack is already running with {now}", "run `mlops down` first")
-        for option, asked, now, running in told
-        if running and asked is not None and asked != now
-    ]
-    if problems:
-        raise UserError(problems)
+class _TakenError(Exception):
+    """Somebody else was faster at a port; ``str()`` says who."""
 
 
 class _Start:
     """One run of ``up``: the parts that it started, for undoing, and when."""
 
-    def __init__(self, stack: Stack, report: Report) -> None:
+    def __init__(self, stack: Stack, report: Report, interrupted: Event) -> None:
         self.stack = stack
         self.report = report
+        self.interrupted = interrupted
         self.began: dict[str, float] = {}
         self.children: dict[str, Part] = {}
         self.seconds: dict[str, float] = {}
@@ -173,7 +132,8 @@ class _Start:
             return True
         process = processes.find(part)
         if process:  # it lives but does not answer: a hung server is as good as none
-            self.report(name, "restarting", f"pid {part.pid} does not answer")
+            why = "has to know where the servers are" if name == WORKER else "does not answer"
+            self.report(name, "restarting", f"pid {part.pid} {why}")
             processes.stop([process], STOP_LIMIT_S)
         return False
 
@@ -191,6 +151,8 @@ class _Start:
         waiting = dict(self.children)
         deadline = time.monotonic() + START_LIMIT_S
         while waiting:
+            if self.interrupted.is_set():  # the exception is lost where it came in a destructor
+                raise KeyboardInterrupt
             for name, part in list(waiting.items()):
                 status = processes.exit_status(part)
                 if status == 0 if name == PROVISION else status is None and self._healthy(name, part):
@@ -198,6 +160,7 @@ class _Start:
                     self.seconds[name] = time.monotonic() - self.began[name]
                     self.report(name, "ready", self._address(name))
                 elif status is not None:
+                    self._check_port(name)
                     raise self._failure(name, f"ended with status {status} before it was ready")
             if waiting and time.monotonic() > deadline:
                 raise self._failure(next(iter(waiting)), f"was not ready after {START_LIMIT_S:.0f} s")
@@ -208,14 +171,20 @@ class _Start:
         if name == PREFECT:
             return rest.answers(f"{self.stack.prefect_api_url}/health")
         if name == MLFLOW:
-            return rest.answers(f"{self.stack.mlflow_url}/health")
+            return rest.answers(f"{self.stack.mlflow_api_url}/health")
         try:
-            return int(self.ready.read_text(encoding="utf-8")) == part.pid
+            said = self.ready.read_text(encoding="utf-8")
         except (OSError, ValueError):
             return False
+        return said == ready_text(part.pid, self.stack.prefect_api_url, self.stack.mlflow_api_url)
 
     def _address(self, name: str) -> str:
         return {PREFECT: self.stack.prefect_url, MLFLOW: self.stack.mlflow_url}.get(name, "")
+
+    def _check_port(self, name: str) -> None:
+        port = self.stack.port(name)
+        if told := port and ports.stranger(self.stack.host, port):
+            raise _TakenError(f"{name} has ended, its {told}")
 
     def _failure(self, name: str, what: str) -> UserError:
         self.report(name, "failed", what)
@@ -236,16 +205,18 @@ class _Start:
 
 
 @contextlib.contextmanager
-def _terminated_as_interrupt() -> Iterator[None]:
-    """SIGTERM and a closed terminal end ``up`` as Ctrl-C does: undone."""
+def _interrupts() -> Iterator[Event]:
+    """SIGTERM and a closed terminal end ``up`` as Ctrl-C does: undone. Yields whether one has come."""
+    come = Event()
 
     def interrupt(number: int, frame: FrameType | None) -> None:
+        come.set()
         raise KeyboardInterrupt
 
-    numbers = (signal.SIGTERM, signal.SIGHUP)
+    numbers = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
     before = [signal.signal(number, interrupt) for number in numbers]
     try:
-        yield
+        yield come
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from configs.problems import Problem, UserError
+from infra.stack.identity import path_of
 
 LOOPBACK = "127.0.0.1"
 PREFECT, MLFLOW, WORKER = "prefect", "mlflow", "worker"
@@ -52,16 +53,27 @@ class Stack:
 
     @property
     def prefect_url(self) -> str:
-        """Where the UI is; the API is below it at ``/api``."""
+        """Where people find the pages of Prefect."""
         return f"http://{_reachable(self.host)}:{self.prefect_port}"
 
     @property
     def prefect_api_url(self) -> str:
-        return f"{self.prefect_url}/api"
+        """What clients of Prefect ask; answered by this stack's server alone, see ``identity``."""
+        return f"{self.prefect_url}{path_of(stack_id(self.home))}/api"
 
     @property
     def mlflow_url(self) -> str:
+        """Where people find the pages of MLflow."""
         return f"http://{_reachable(self.host)}:{self.mlflow_port}"
+
+    @property
+    def mlflow_api_url(self) -> str:
+        """What clients of MLflow ask; answered by this stack's server alone, see ``identity``."""
+        return f"{self.mlflow_url}{path_of(stack_id(self.home))}"
+
+    def port(self, part: str) -> int:
+        """Where a server listens; 0 for what is none."""
+        return {PREFECT: self.prefect_port, MLFLOW: self.mlflow_port}.get(part, 0)
 
     def log(self, part: str) -> Path:
         return self.home / "logs" / f"{part}.log"

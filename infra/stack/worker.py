@@ -35,9 +35,14 @@ RUNS_LIMIT_S = 40.0  # a training has 30 s to write its checkpoint, the rest is 
 REPORT_S = 1.0  # for the worker itself to notice and report an end that the run could not report
 
 
+def ready_text(pid: int, prefect: str, mlflow: str) -> str:
+    """What a worker that takes runs has said: who it is, and which servers it and its runs talk to."""
+    return f"{pid} {prefect} {mlflow}\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("ready", type=Path, help="file that gets the worker's pid once it takes runs")
+    parser.add_argument("ready", type=Path, help="file that gets the worker's pid and addresses once it takes runs")
     arguments = parser.parse_args()
     # Importing takes longer than anything else here: done while the server starts.
     import prefect.workers.process  # noqa: F401
@@ -66,9 +71,14 @@ async def _work(ready: Path, stopping: asyncio.Event) -> None:
     from prefect.client.orchestration import get_client
     from prefect.workers.process import ProcessWorker
 
-    class LocalWorker(ProcessWorker):
+    from infra.stack.outliving import OutlivesServer
+
+    class LocalWorker(OutlivesServer, ProcessWorker):
         async def get_and_submit_flow_runs(self) -> list[FlowRun]:
             return [] if stopping.is_set() else await super().get_and_submit_flow_runs()
+
+        def _waits_out(self, error: Exception) -> bool:
+            return True  # whatever a stranger at the server's port says to us: the runs go on
 
     await server_is_up()
     async with get_client() as client:
@@ -83,7 +93,8 @@ async def _work(ready: Path, stopping: asyncio.Event) -> None:
     def started(message: str) -> None:
         print(message)
         if "started" in message:
-            ready.write_text(f"{os.getpid()}\n", encoding="utf-8")
+            known = os.environ["PREFECT_API_URL"], os.environ["MLFLOW_TRACKING_URI"]
+            ready.write_text(ready_text(os.getpid(), *known), encoding="utf-8")
 
     try:
         await worker.start(printer=started)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from configs.problems import Problem, UserError
+from infra.stack.identity import for_people
 from infra.tracking.entities import DeniedError, RefusedError, UnreachableError
 from infra.tracking.server import MlflowServer
 
@@ -29,7 +30,7 @@ def mlflow_server(home: Path, timeout_s: float = 5.0) -> MlflowServer:
     if not uri.startswith(("http://", "https://")):
         raise UserError(Problem("MLFLOW_TRACKING_URI", f"is {uri}", "name a server: http://host:port"))
     user, password = environment.get("MLFLOW_TRACKING_USERNAME"), environment.get("MLFLOW_TRACKING_PASSWORD")
-    return MlflowServer(uri, user, password, timeout_s)
+    return MlflowServer(uri, user, password, timeout_s, for_people(uri))
 
 
 @contextmanager

@@ -48,14 +48,21 @@ class MlflowServer:
         uri: http(s) address; a user and password in it are used and never shown.
         username, password: for basic authentication, as in ``MLFLOW_TRACKING_USERNAME`` and ``..._PASSWORD``.
         timeout_s: longest wait for a connection and for each part of an answer.
+        pages: where people find the server's pages, if not at ``uri``.
 
     Every method raises :class:`UnreachableError` or :class:`RefusedError`, and nothing else, on a server's account.
     """
 
     def __init__(
-        self, uri: str, username: str | None = None, password: str | None = None, timeout_s: float = 5.0
+        self,
+        uri: str,
+        username: str | None = None,
+        password: str | None = None,
+        timeout_s: float = 5.0,
+        pages: str | None = None,
     ) -> None:
         self.uri = without_password(uri).rstrip("/")
+        self._pages = without_password(pages or uri).rstrip("/")
         parts = urlsplit(uri)
         local = parts.hostname in {"localhost", "127.0.0.1", "::1"}
         user, secret = username or parts.username, password or parts.password
@@ -257,13 +264,13 @@ class MlflowServer:
     # -- addresses for people -----------------------------------------------------------------------------------
 
     def experiment_url(self, experiment_id: str) -> str:
-        return f"{self.uri}/#/experiments/{experiment_id}/runs{VIEW}"
+        return f"{self._pages}/#/experiments/{experiment_id}/runs{VIEW}"
 
     def run_url(self, run: Run) -> str:
-        return f"{self.uri}/#/experiments/{run.experiment_id}/runs/{run.id}{VIEW}"
+        return f"{self._pages}/#/experiments/{run.experiment_id}/runs/{run.id}{VIEW}"
 
     def version_url(self, name: str, number: int) -> str:
-        return f"{self.uri}/#/models/{quote(name)}/versions/{number}{VIEW}"
+        return f"{self._pages}/#/models/{quote(name)}/versions/{number}{VIEW}"
 
     # -- transport ----------------------------------------------------------------------------------------------
 

@@ -104,7 +104,7 @@ def test_other_lines_of_the_users_env_file_stay(checkout: Path) -> None:
     text = (checkout / ".env").read_text()
     assert text.startswith("MINE=1\n")
     assert text.count("PREFECT_API_URL") == 1
-    assert "http://127.0.0.1:4321/api" in text
+    assert "http://127.0.0.1:4321/" in text
 
 
 def test_help_lists_the_commands_without_importing_them(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from infra.stack.connection import Connection, forget_ended, load_connection, lo
 from infra.stack.environment import client_environment, stack_environment, write_dotenv
 from infra.stack.state import PREFECT, Part, Stack, save_stack
 
-CLUSTER, STACK = "http://127.0.0.1:14200/api", "http://127.0.0.1:24200/api"
+CLUSTER = "http://127.0.0.1:14200/api"
 
 
 @pytest.fixture
@@ -46,10 +46,11 @@ def start_stack(home: Path) -> Stack:
 
 
 def test_commands_go_to_the_platform_and_what_runs_here_to_the_stack(home: Path) -> None:
-    write_dotenv(start_stack(home))
+    stack = start_stack(home)
+    write_dotenv(stack)
     assert client_environment(home)["PREFECT_API_URL"] == CLUSTER
     assert CLUSTER in (home.parent / ".env").read_text()
-    assert stack_environment(home)["PREFECT_API_URL"] == STACK
+    assert stack_environment(home)["PREFECT_API_URL"] == stack.prefect_api_url
 
 
 def test_what_runs_here_needs_the_stack_and_is_never_sent_to_the_platform(home: Path) -> None:
@@ -73,5 +74,5 @@ def test_bringing_up_the_stack_forgets_a_connection_that_has_ended_and_no_other(
     end(home)
     forget_ended(home)
     write_dotenv(stack)
-    assert STACK in (home.parent / ".env").read_text()
-    assert client_environment(home)["PREFECT_API_URL"] == STACK
+    assert stack.prefect_api_url in (home.parent / ".env").read_text()
+    assert client_environment(home)["PREFECT_API_URL"] == stack.prefect_api_url

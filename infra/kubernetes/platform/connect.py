@@ -88,7 +88,9 @@ def _environment(home: Path) -> dict[str, str]:
 
 def _wait(connection: Connection, log: Path) -> None:
     deadline = time.monotonic() + LIMIT_S
-    while not _answers(connection):
+    forwarded = (connection.prefect_port, connection.mlflow_port)
+    # Whoever was faster at a port may answer as well.
+    while not (all(ports.listens(connection.part.pid, port) for port in forwarded) and _answers(connection)):
         if processes.exit_status(connection.part) is not None or time.monotonic() > deadline:
             said = processes.last_lines(log, 3)
             what = "\n".join(said) or f"its servers do not answer within {LIMIT_S:.0f} s"
