@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 # A heartbeat comes every 30 s. One may be lost; the second missing one is a crash, and with the 5 s of the server's
 # own clock it shows within 90 s of the last sign of life.
 SILENCE = timedelta(seconds=70)
+SILENT = f"No heartbeat for {SILENCE.seconds} s"
+HEARTBEAT = "prefect.flow-run.heartbeat"
 CRASHED = "mlops: silent runs have crashed"
 PUBLISHED = "mlops: train on a published dataset"
 TRAINING = "train-forklift/local"
@@ -63,15 +65,14 @@ def crashed_runs() -> AutomationCore:
     from prefect.events.actions import ChangeFlowRunState
     from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 
-    heartbeat = "prefect.flow-run.heartbeat"
     return AutomationCore(
         name=CRASHED,
         description="A run that sends no heartbeat any more has lost its process.",
         trigger=EventTrigger(
             match={"prefect.resource.id": "prefect.flow-run.*"},
             for_each={"prefect.resource.id"},
-            after={heartbeat},
-            expect={heartbeat, *(f"prefect.flow-run.{name}" for name in ENDS)},
+            after={HEARTBEAT},
+            expect={HEARTBEAT, *(f"prefect.flow-run.{name}" for name in ENDS)},
             posture=Posture.Proactive,
             threshold=1,
             within=SILENCE,
@@ -80,7 +81,7 @@ def crashed_runs() -> AutomationCore:
             ChangeFlowRunState(
                 state=StateType.CRASHED,
                 name="Crashed",
-                message=f"No heartbeat for {SILENCE.seconds} s: the process is gone. Retry the run; it resumes.",
+                message=f"{SILENT}: the process is gone. Retry the run; it resumes.",
             )
         ],
     )

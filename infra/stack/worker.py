@@ -1,7 +1,8 @@
 """The process worker as a child of the stack.
 
 Before it takes its first run it tells the server which runs of a former worker have vanished, see ``vanished``. Then,
-and again every few seconds, it skips all missed scheduled runs but the newest, see ``missed``. On SIGTERM it stops
+and again every few seconds, it skips all missed scheduled runs but the newest, see ``missed``, and sets runs to Running
+again that the server has taken for lost, see ``returned``. On SIGTERM it stops
 taking runs and stops the processes of those that run, with time to write a checkpoint.
 
 ``prefect worker start`` imports every installed integration first, the Kubernetes client among them.
@@ -30,7 +31,7 @@ from infra.stack.waiting import ensure_work_pool, server_is_up
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
 
-SKIP_EVERY_S = 15
+HOUSEKEEPING_S = 15
 RUNS_LIMIT_S = 40.0  # a training has 30 s to write its checkpoint, the rest is for reporting
 REPORT_S = 1.0  # for the worker itself to notice and report an end that the run could not report
 
@@ -88,7 +89,7 @@ async def _work(ready: Path, stopping: asyncio.Event) -> None:
             print(f"{count} runs of a former worker have vanished")
     await _skip_missed()
     worker = LocalWorker(work_pool_name=WORK_POOL, name=f"{socket.gethostname()} {WORK_POOL}")
-    housekeeping = asyncio.create_task(_keep_skipping())
+    housekeeping = asyncio.create_task(_keep_house())
 
     def started(message: str) -> None:
         print(message)
@@ -112,13 +113,14 @@ async def _stop_runs() -> None:
         await asyncio.sleep(REPORT_S)
 
 
-async def _keep_skipping() -> None:
+async def _keep_house() -> None:
     while True:
-        await asyncio.sleep(SKIP_EVERY_S)
+        await asyncio.sleep(HOUSEKEEPING_S)
         try:
             await _skip_missed()
-        except Exception as error:  # the server is away: the worker itself decides when that is too long
-            print(f"missed runs could not be looked up: {error}")
+            await _set_running_again()
+        except Exception as error:  # the server is away, which the worker itself says
+            print(f"missed and silent runs could not be looked up: {error}")
 
 
 async def _skip_missed() -> None:
@@ -130,6 +132,17 @@ async def _skip_missed() -> None:
         count = await skip_missed(client, WORK_POOL, datetime.now(UTC))
     if count:
         print(f"skipped {count} missed scheduled runs")
+
+
+async def _set_running_again() -> None:
+    from prefect.client.orchestration import get_client
+
+    from infra.stack.returned import set_running_again
+
+    async with get_client() as client:
+        count = await set_running_again(client, flow_run_ids(marked(home_folder())))
+    if count:
+        print(f"{count} runs that were taken for lost go on")
 
 
 if __name__ == "__main__":

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import signal
 import sqlite3
 import subprocess
 import time
+import urllib.request
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import psutil
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from stack_fixtures import bring_up, client_variables, comes_to, start_run, state_of, until
 
 from infra.stack import processes, rest
-from infra.stack.automations import CRASHED, PUBLISHED
+from infra.stack.automations import CRASHED, HEARTBEAT, PUBLISHED, SILENT
 from infra.stack.environment import client_environment
+from infra.stack.returned import set_running_again
 from infra.stack.state import Part, Stack, load_stack
 
 
@@ -88,23 +95,20 @@ def test_automations_are_there_once_and_training_follows_its_deployment(stack: S
     )
     assert set(bring_up(stack.checkout).seconds) == {"deployments"}, "only what changed is done again"
     assert names() == sorted([CRASHED, PUBLISHED])
-    event = {
-        "event": "dataset.published",
-        "occurred": datetime.now(UTC).isoformat(),
-        "resource": {"prefect.resource.id": "dataset.warehouse"},
-        "id": "01937000-0000-7000-8000-000000000001",
-    }
-    _emit(stack, event)
+    _emit(stack, "dataset.published", "dataset.warehouse")
     deployment = rest.prefect(stack, "/deployments/name/train-forklift/local")
     wanted = {"deployments": {"id": {"any_": [deployment["id"]]}}}
     runs = until("the training to start", lambda: rest.prefect(stack, "/flow_runs/filter", wanted))
     comes_to(stack, runs[0]["id"], "Completed")
 
 
-def _emit(stack: Stack, event: dict[str, object]) -> None:
-    import json
-    import urllib.request
-
+def _emit(stack: Stack, name: str, resource: str) -> None:
+    event = {
+        "event": name,
+        "occurred": datetime.now(UTC).isoformat(),
+        "resource": {"prefect.resource.id": resource},
+        "id": str(uuid4()),
+    }
     request = urllib.request.Request(
         f"{stack.prefect_api_url}/events", json.dumps([event]).encode(), {"Content-Type": "application/json"}
     )
@@ -151,6 +155,25 @@ def test_a_run_whose_worker_vanished_before_it_began_is_crashed_by_the_next_work
     rest.prefect(stack, f"/flow_runs/{run}/set_state", {"state": {"type": "PENDING"}, "force": True})
     bring_up(stack.checkout)
     assert state_of(stack, run) == "Crashed"
+
+
+def test_a_run_that_was_taken_for_lost_is_running_again_at_its_next_heartbeat(stack: Stack) -> None:
+    async def look() -> int:
+        async with get_client() as client:
+            return await set_running_again(client, {run, other})
+
+    run, other = start_run(stack), start_run(stack)
+    for one, message in ((run, f"{SILENT}: gone"), (other, "Stopped by `mlops down`.")):
+        comes_to(stack, one, "Completed")
+        state = {"type": "CRASHED", "name": "Crashed", "message": message}
+        rest.prefect(stack, f"/flow_runs/{one}/set_state", {"state": state, "force": True})
+    with temporary_settings({PREFECT_API_URL: stack.prefect_api_url}):
+        assert asyncio.run(look()) == 0, "no sign of life has come"
+        for one in (run, other):
+            _emit(stack, HEARTBEAT, f"prefect.flow-run.{one}")
+        until("the heartbeat to arrive", lambda: asyncio.run(look()))
+    assert (state_of(stack, run), state_of(stack, other)) == ("Running", "Crashed")
+    rest.prefect(stack, f"/flow_runs/{run}/set_state", {"state": {"type": "COMPLETED"}, "force": True})
 
 
 @pytest.mark.slow
