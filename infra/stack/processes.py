@@ -16,6 +16,7 @@ import psutil
 from infra.stack.state import Part, stack_id
 
 MARK = "MLOPS_STACK"
+PART_MODULES = {f"infra.stack.{name}" for name in ("prefect_server", "mlflow_server", "worker")}
 LOG_LIMIT = 5_000_000  # bytes after which a log is set aside at the next start
 # psutil computes start times from the boot time, which moves by a little when the clock is set.
 START_TOLERANCE_S = 2.0
@@ -91,6 +92,14 @@ def flow_run_ids(processes: Iterable[psutil.Process]) -> set[str]:
         with contextlib.suppress(psutil.Error, OSError):
             ids.add(process.environ().get("PREFECT__FLOW_RUN_ID", ""))
     return ids - {""}
+
+
+def is_part(process: psutil.Process) -> bool:
+    """Whether it is a server or a worker of some stack."""
+    try:
+        return not PART_MODULES.isdisjoint(process.cmdline())
+    except psutil.Error:
+        return False
 
 
 def is_flow_process(process: psutil.Process) -> bool:

@@ -34,6 +34,7 @@ def settle(checkout: Path, home: Path, wanted: Wanted) -> Stack:
         raise UserError(
             Problem(str(home), f"serves another checkout, {last.checkout}", "run `mlops down` there, or set MLOPS_HOME")
         )
+    _no_strays(stack)
     host = wanted.host or (stack.host if stack.parts else LOOPBACK)
     if stack.parts:
         _same_as_running(stack, wanted)
@@ -46,6 +47,20 @@ def settle(checkout: Path, home: Path, wanted: Wanted) -> Stack:
     if last:
         _no_run_left_behind(last, stack)
     return stack
+
+
+def _no_strays(stack: Stack) -> None:
+    """A second server of one database would do harm.
+
+    Raises:
+        UserError: parts of this stack run that it does not know, as when its folder was removed.
+    """
+    known = {part.pid for part in stack.parts.values()}
+    strays = [process for process in processes.marked(stack.home) if processes.is_part(process)]
+    pids = ", ".join(str(process.pid) for process in strays if process.pid not in known)
+    if pids:
+        what = f"was changed or removed while the stack ran: pid {pids} is of it"
+        raise UserError(Problem(str(stack.home), what, "`mlops down` ends that, then `mlops up`"))
 
 
 def _no_run_left_behind(last: Stack, now: Stack) -> None:

@@ -104,7 +104,9 @@ class _Start:
 
     def _start_missing(self) -> None:
         stack = self.stack
-        (stack.home / "prefect").mkdir(parents=True, exist_ok=True)
+        folder = stack.home / "prefect"
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)  # the database holds the users' Secret blocks
         if not self._kept(PREFECT):
             server = environment.prefect_server_environment(stack)
             self._spawn(PREFECT, "infra.stack.prefect_server", [], server)
@@ -168,10 +170,9 @@ class _Start:
                 time.sleep(0.1)
 
     def _healthy(self, name: str, part: Part) -> bool:
-        if name == PREFECT:
-            return rest.answers(f"{self.stack.prefect_api_url}/health")
-        if name == MLFLOW:
-            return rest.answers(f"{self.stack.mlflow_api_url}/health")
+        if port := self.stack.port(name):
+            url = {PREFECT: self.stack.prefect_api_url, MLFLOW: self.stack.mlflow_api_url}[name]
+            return ports.listens(part.pid, port) and rest.answers(f"{url}/health")
         try:
             said = self.ready.read_text(encoding="utf-8")
         except (OSError, ValueError):

@@ -20,6 +20,7 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from stack_fixtures import bring_up, client_variables, comes_to, start_run, state_of, until
 
+from configs.problems import UserError
 from infra.stack import processes, rest
 from infra.stack.automations import CRASHED, HEARTBEAT, PUBLISHED, SILENT
 from infra.stack.environment import client_environment
@@ -162,11 +163,13 @@ def test_a_run_that_was_taken_for_lost_is_running_again_at_its_next_heartbeat(st
         async with get_client() as client:
             return await set_running_again(client, {run, other})
 
-    run, other = start_run(stack), start_run(stack)
-    for one, message in ((run, f"{SILENT}: gone"), (other, "Stopped by `mlops down`.")):
-        comes_to(stack, one, "Completed")
-        state = {"type": "CRASHED", "name": "Crashed", "message": message}
-        rest.prefect(stack, f"/flow_runs/{one}/set_state", {"state": state, "force": True})
+    def crashed(message: str) -> str:
+        wanted = {"state": {"type": "CRASHED", "name": "Crashed", "message": message}}
+        made: str = rest.prefect(stack, f"/deployments/{deployment}/create_flow_run", wanted)["id"]
+        return made
+
+    deployment = rest.prefect(stack, "/deployments/name/demo/local")["id"]
+    run, other = crashed(f"{SILENT}: gone"), crashed("Stopped by `mlops down`.")
     with temporary_settings({PREFECT_API_URL: stack.prefect_api_url}):
         assert asyncio.run(look()) == 0, "no sign of life has come"
         for one in (run, other):
@@ -196,6 +199,18 @@ def test_a_run_whose_process_and_worker_vanish_is_crashed_within_90_s_and_frees_
     following = start_run(stack)
     comes_to(stack, lost, "Crashed", 90 - (time.monotonic() - killed))
     comes_to(stack, following, "Completed")
+
+
+def test_a_stack_whose_file_was_removed_is_not_started_beside_itself(stack: Stack) -> None:
+    file = stack.home / "stack.json"
+    kept = file.read_text()
+    file.unlink()
+    try:
+        with pytest.raises(UserError, match=rf"{stack.home}: was changed or removed .*{stack.parts['prefect'].pid}"):
+            bring_up(stack.checkout)
+    finally:
+        file.write_text(kept)
+    assert (stack.home / "prefect").stat().st_mode & 0o777 == 0o700
 
 
 def test_the_stack_file_holds_no_more_than_others_need(stack: Stack) -> None:
