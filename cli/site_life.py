@@ -73,38 +73,20 @@ def upgrade(
 ) -> None:
     """Bring the cluster to a newer Kubernetes, node by node, after a snapshot; killed, the next run goes on."""
     from cli.console import console
-    from cli.site_table import live_site, print_changes
+    from cli.site_upgrade import ShownUpgrade
     from configs.problems import UserError
-    from configs.site import SITE_FILE
-    from infra.site.access import fetch_kubeconfig
-    from infra.site.life.upgrade import CHECKS, is_done, look, obstacles, site_of, upgrade_steps, write_version
+    from infra.site.life.upgrade import upgrade as bring
 
-    wanted, release = site_of(described_site(), version)
-    steps, snapshot = upgrade_steps(wanted, Path.cwd(), _home(), force=force, timeout_s=timeout)
-    with live_site(steps) as table:
-        outcomes = look(wanted, Path.cwd(), _home(), table.report, steps)
-    problems = obstacles(outcomes)
-    if problems:
-        raise UserError(problems)
-    if is_done(outcomes):
-        console.print(f"\nNothing is to be done: all nodes are of {release}.")
-    else:
-        print_changes(outcomes)
-        console.print(f"\nIn this order, one node at a time; the state before is kept: {snapshot}.", soft_wrap=True)
-        if not yes:
-            typer.confirm(f"Upgrade the cluster to {release}?", abort=True)
-        _run([step for step in steps if step.name in CHECKS])
-    if write_version(Path(SITE_FILE), release):
-        console.print(f"{SITE_FILE} says {release} now.")
-    if not is_done(outcomes):
-        try:
-            _run(steps)
-        except UserError:
+    watcher = ShownUpgrade(yes, _run)
+    try:
+        plan = bring(Path.cwd(), _home(), version, watcher, force=force, timeout_s=timeout)
+    except UserError:
+        if watcher.began:
             goes_on = "`mlops site upgrade` goes on from here; a node that was drained takes no new pods until then."
             console.print(f"\nNot at its end: {goes_on}", soft_wrap=True)
-            raise
-        fetch_kubeconfig(described_site(), _home())  # its certificate is renewed as well
-        console.print(f"\nAll nodes are of {release}.")
+        raise
+    if not plan.done:
+        console.print(f"\nAll nodes are of {plan.release}.")
 
 
 @life.command()

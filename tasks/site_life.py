@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prefect.artifacts import create_markdown_artifact
 
@@ -16,6 +17,10 @@ from infra.site.report import site_markdown
 from infra.site.step import Step
 from tasks.site import report_to
 from tasks.verbs import log, say_errors_once, verb
+
+if TYPE_CHECKING:
+    from configs.site import Site
+    from infra.site.life.upgrade import Plan
 
 UPGRADE = "upgrade-cluster"
 
@@ -64,25 +69,11 @@ def upgrade(version: str, *, force: bool, timeout_s: int) -> None:
     Raises:
         UserError: it cannot be upgraded so, or a step failed.
     """
-    from infra.site.access import fetch_kubeconfig
-    from infra.site.life.upgrade import CHECKS, look, obstacles, site_of, upgrade_steps, write_version
+    from infra.site.life.upgrade import upgrade as bring
 
     say_errors_once()
     root = find_root(Path.cwd())
-    home = home_folder(root)
-    site, release = site_of(load_site(root / SITE_FILE), version)
-    steps, snapshot = upgrade_steps(site, root, home, force=force, timeout_s=timeout_s)
-    looked = look(site, root, home, report_to(log()), steps)
-    problems = obstacles(looked)
-    if problems:
-        _publish(UPGRADE, looked)
-        raise UserError(problems)
-    _run(root, UPGRADE, [step for step in steps if step.name in CHECKS])
-    if write_version(root / SITE_FILE, release):
-        log().info("%s says %s now", SITE_FILE, release)
-    log().info("the state before: %s", snapshot)
-    _run(root, UPGRADE, steps)
-    fetch_kubeconfig(site, home)
+    bring(root, home_folder(root), version, _Upgrade(root), force=force, timeout_s=timeout_s)
 
 
 @verb("back up site")
@@ -158,6 +149,29 @@ def stop_all(names: Sequence[str], *, data: bool, reset: bool, force: bool, time
     site, home = load_site(root / SITE_FILE), home_folder(root)
     check_typed(site, home, names)
     _run(root, "retire-site", retire_steps(site, home, force=force, timeout_s=timeout_s, data=data, reset=reset))
+
+
+class _Upgrade:
+    """Shows an upgrade as the artifact and in the log of a run."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def look(self, site: Site, steps: Sequence[Step]) -> dict[Key, Outcome]:
+        from infra.site.life.upgrade import look
+
+        return look(site, self._root, home_folder(self._root), report_to(log()), steps)
+
+    def planned(self, plan: Plan) -> None:
+        _publish(UPGRADE, plan.outcomes)
+        if not plan.problems and not plan.done:
+            log().info("the state before: %s", plan.snapshot)
+
+    def run(self, steps: Sequence[Step]) -> None:
+        _run(self._root, UPGRADE, steps)
+
+    def say(self, told: str) -> None:
+        log().info(told)
 
 
 def _run(root: Path, artifact: str, steps: Sequence[Step]) -> None:

@@ -21,7 +21,7 @@ from infra.site.engine import Outcome, State
 from infra.site.facts import Reading
 from infra.site.life import upgrading
 from infra.site.life.nodes import NODES
-from infra.site.life.upgrade import CHECKS, is_done, obstacles, site_of, upgrade_steps, write_version
+from infra.site.life.upgrade import CHECKS, Plan, obstacles, site_of, upgrade_steps, write_version
 from infra.site.life.upgrade_checks import SERVER, TOLD, nodes_step, offer_step
 from infra.site.life.upgrading import back_step, control_plane_step, empty_step, kubelet_step, snapshot_step
 from infra.site.reading import file_fact, packages_fact, unit_fact
@@ -304,8 +304,8 @@ def test_a_dry_run_tells_what_is_in_the_way_and_of_a_broken_cluster_only_that() 
     (only,) = obstacles({("m", "nodes"): offered, ("w", "offer"): offered})
     assert only.where == "m, step nodes"
     assert obstacles({("m", "nodes"): fits, ("m", "upgrade"): todo}) == []
-    assert is_done({("m", "nodes"): fits})
-    assert not is_done({("m", "nodes"): fits, ("m", "upgrade"): todo})
+    assert Plan("", "", {("m", "nodes"): fits}, []).done
+    assert not Plan("", "", {("m", "nodes"): fits, ("m", "upgrade"): todo}, []).done
 
 
 def test_the_version_is_written_into_the_file_and_nothing_else_is_changed(tmp_path: Path) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import yaml
 
@@ -14,6 +14,7 @@ from configs.kubernetes import check_version
 from configs.problems import Problem, UserError
 from configs.site import SITE_FILE, Site, load_site
 from infra.kubeadm.snapshots import STORE, SharePlace
+from infra.site.access import fetch_kubeconfig
 from infra.site.engine import Key, Outcome, Report, State, problems_of
 from infra.site.inventory import holder, machines_of
 from infra.site.life.leaving import DRAIN_S
@@ -26,6 +27,69 @@ from infra.site.steps.snapshots import snapshot_plan
 
 CHECKS = ("nodes", "packages", "offer")
 """Steps that say whether an upgrade can be done; the cluster is not changed by them."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a dry run of an upgrade found.
+
+    Attributes:
+        release: the version wanted. snapshot: where the state before is kept.
+        problems: what is in the way; with one, nothing is done.
+    """
+
+    release: str
+    snapshot: str
+    outcomes: Mapping[Key, Outcome]
+    problems: Sequence[Problem]
+
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing to do."""
+        return all(item.state is State.FITS for item in self.outcomes.values())
+
+
+class Watcher(Protocol):
+    """Who has a cluster upgraded: shows it to people, and decides."""
+
+    def look(self, site: Site, steps: Sequence[Step]) -> dict[Key, Outcome]:
+        """Call :func:`look`."""
+
+    def planned(self, plan: Plan) -> None:
+        """Show it; what is raised is the end: nothing has been changed yet."""
+
+    def run(self, steps: Sequence[Step]) -> None:
+        """Run these steps on the site that its file describes; a step that fails is raised."""
+
+    def say(self, told: str) -> None:
+        """Tell one thing that was done."""
+
+
+def upgrade(root: Path, home: Path, version: str, watcher: Watcher, *, force: bool, timeout_s: int) -> Plan:
+    """Bring the cluster of a checkout to a newer Kubernetes, node by node, after a snapshot.
+
+    Args:
+        version: empty: as the site's file says; else it is written there, once nothing is in the way.
+        force, timeout_s: of :func:`upgrade_steps`.
+
+    Raises:
+        UserError: it cannot be upgraded so, or a step failed; the next run goes on.
+    """
+    site, release = site_of(load_site(root / SITE_FILE), version)
+    steps, snapshot = upgrade_steps(site, root, home, force=force, timeout_s=timeout_s)
+    outcomes = watcher.look(site, steps)
+    plan = Plan(release, snapshot, outcomes, obstacles(outcomes))
+    watcher.planned(plan)
+    if plan.problems:
+        raise UserError(plan.problems)
+    if not plan.done:
+        watcher.run([step for step in steps if step.name in CHECKS])
+    if write_version(root / SITE_FILE, release):
+        watcher.say(f"{SITE_FILE} says {release} now.")
+    if not plan.done:
+        watcher.run(steps)
+        fetch_kubeconfig(site, home)  # its certificate is renewed as well
+    return plan
 
 
 def site_of(site: Site, version: str) -> tuple[Site, str]:
@@ -115,11 +179,6 @@ def obstacles(outcomes: Mapping[Key, Outcome]) -> list[Problem]:
         if problems:
             return problems
     return []
-
-
-def is_done(outcomes: Mapping[Key, Outcome]) -> bool:
-    """Return whether a dry run found nothing to do."""
-    return all(item.state is State.FITS for item in outcomes.values())
 
 
 def write_version(path: Path, version: str) -> bool:
