@@ -8,7 +8,6 @@ step ``cluster-health``. Prints a row; ``--picture`` draws both runs.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import time
@@ -22,18 +21,15 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "cluster"))
 from kube_site import BEFORE_IMAGES, KubeSite
 from lab import open_lab
 
-from benchmarks.site_watch import KUBEADM, PACKAGES, Tools, draw, row
+from benchmarks.site_watch import KUBEADM, PACKAGES, Tools, draw, options, table
 from infra.site.engine import Key, Outcome
 
 
 def main() -> None:
     """Provision, check, and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--picture", type=Path)
-    options = parser.parse_args()
+    asked = options(__doc__)
     walls, shares, checks = [], [], []
-    for _ in range(options.rounds):
+    for _ in range(asked.rounds):
         with TemporaryDirectory() as folder, open_lab(Path(folder) / "lab") as lab:
             binaries, etcd = (Path(os.environ[name]) for name in ("KUBE_BIN", "ETCD_BIN"))
             site = KubeSite(lab, Path(folder) / "checkout", binaries, etcd)
@@ -53,10 +49,9 @@ def main() -> None:
             checked = time.monotonic()
             site.run(apply=False)
             checks.append(time.monotonic() - checked)
-            if options.picture:
-                draw(outcomes, tools, began, options.picture)
-    print("| cluster of three machines, s | besides apt and kubeadm | check of what fits, s |\n|---|---|---|")
-    print(f"| {row(walls, '.1f')} | {row(shares, '.0%')} | {row(checks, '.2f')} |")
+            if asked.picture:
+                draw(outcomes, tools, began, asked.picture)
+    print(table("cluster of three machines", "apt and kubeadm", walls, shares, checks))
 
 
 def _later(outcomes: dict[Key, Outcome], seconds: float) -> dict[Key, Outcome]:

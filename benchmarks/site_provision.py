@@ -6,7 +6,6 @@ download, and our share of the time is larger than with a mirror. Prints one row
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from pathlib import Path
@@ -17,17 +16,14 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "machines"))
 from lab import open_lab
 from lab_sites import LabSite
 
-from benchmarks.site_watch import PACKAGES, Tools, draw, row
+from benchmarks.site_watch import PACKAGES, Tools, draw, options, table
 
 
 def main() -> None:
     """Provision, check, and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--picture", type=Path)
-    options = parser.parse_args()
+    asked = options(__doc__)
     walls, shares, checks = [], [], []
-    for _ in range(options.rounds):
+    for _ in range(asked.rounds):
         with TemporaryDirectory() as folder, open_lab(Path(folder) / "lab") as lab:
             site = LabSite(lab, Path(folder) / "checkout")
             with Tools(PACKAGES) as apt:
@@ -35,13 +31,12 @@ def main() -> None:
                 outcomes = site.run(apply=True)
                 walls.append(time.monotonic() - began)
             shares.append(1 - apt.seconds() / walls[-1])
-            began = time.monotonic()
+            checked = time.monotonic()
             site.run(apply=False)
-            checks.append(time.monotonic() - began)
-            if options.picture:
-                draw(outcomes, apt, began - walls[-1], options.picture)
-    print("| provisioning, s | besides apt | check of what fits, s |\n|---|---|---|")
-    print(f"| {row(walls, '.1f')} | {row(shares, '.0%')} | {row(checks, '.2f')} |")
+            checks.append(time.monotonic() - checked)
+            if asked.picture:
+                draw(outcomes, apt, began, asked.picture)
+    print(table("provisioning", "apt", walls, shares, checks))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import threading
 import time
@@ -84,6 +85,19 @@ def draw(outcomes: dict[Key, Outcome], tools: Tools, start: float, path: Path) -
     figure.savefig(path, dpi=120)
 
 
-def row(values: list[float], form: str) -> str:
-    """Return the median and the range of some measurements."""
+def options(description: str | None) -> argparse.Namespace:
+    """Return what the command line says: ``rounds``, and ``picture``, a file for one of them, or None."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--picture", type=Path)
+    return parser.parse_args()
+
+
+def table(what: str, besides: str, walls: list[float], shares: list[float], checks: list[float]) -> str:
+    """Return medians and ranges: seconds of ``what``, the share of them ``besides`` the tools, seconds of a check."""
+    head = f"| {what}, s | besides {besides} | check of what fits, s |\n|---|---|---|\n"
+    return f"{head}| {_row(walls, '.1f')} | {_row(shares, '.0%')} | {_row(checks, '.2f')} |"
+
+
+def _row(values: list[float], form: str) -> str:
     return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"

@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kube_site import BEFORE_IMAGES, BOX, ETCD_BIN, KUBE_BIN, KubeSite, eventually, skip_without
+from kept import available, keep_one
+from kube_site import BEFORE_IMAGES, ETCD_BIN, KUBE_BIN, KubeSite, eventually, skip_without
 from lab import LabError, open_lab
 from lab_sites import ended, start_flow
 
@@ -28,25 +29,6 @@ pytestmark = [
 ]
 STEPS = (*BEFORE_IMAGES, "control-plane", "join", "snapshots")
 PASSPHRASE = "correct horse battery staple"
-WORKLOAD = """\
-apiVersion: apps/v1
-kind: Deployment
-metadata: {{name: kept}}
-spec:
-  replicas: 1
-  selector: {{matchLabels: {{app: kept}}}}
-  template:
-    metadata: {{labels: {{app: kept}}}}
-    spec:
-      terminationGracePeriodSeconds: 1
-      nodeSelector: {{kubernetes.io/hostname: worker}}
-      containers: [{{name: main, image: {image}, command: [/bin/sh, -c, "sleep 100000"]}}]
----
-apiVersion: policy/v1
-kind: PodDisruptionBudget
-metadata: {{name: kept}}
-spec: {{minAvailable: 1, selector: {{matchLabels: {{app: kept}}}}}}
-"""
 
 
 @pytest.fixture(scope="module")
@@ -65,22 +47,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeSite]:
         assert problems == []
         made.connect_pods()
         eventually(lambda: all(made.ready().values()))
-        image = f"{made.machines['registry'].address}:5000/kubernetes/{BOX}"
-        made.kubectl("apply", given=WORKLOAD.format(image=image))
+        keep_one(made)
         made.kubectl("create", "secret", "generic", "kept", "--from-literal=word=a secret that was kept")
-        eventually(lambda: available(made), 300)
         subprocess.run(["git", "init", "--quiet", str(made.root)], check=True)
         (made.root / "passphrase").touch(0o600)
         (made.root / "passphrase").write_text(f"{PASSPHRASE}\n")
         yield made
-
-
-def available(site: KubeSite) -> bool:
-    """Whether the kept pod runs, and no other of it."""
-    return (
-        site.kubectl("get", "deployment", "kept", "-o", "jsonpath={.status.availableReplicas}/{.status.replicas}")
-        == "1/1"
-    )
 
 
 def mlops(site: KubeSite, *words: str) -> tuple[int, str]:

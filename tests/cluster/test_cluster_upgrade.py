@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 import yaml
-from kube_site import BOX, ETCD_BIN, KUBE_BIN, KubeSite, eventually, release_of, skip_without
+from kept import available, image, keep_one
+from kube_site import ETCD_BIN, KUBE_BIN, KubeSite, eventually, release_of, skip_without
 from lab import open_lab
 from lab_sites import ended, start_flow
 
@@ -35,31 +36,6 @@ pytestmark = [
     pytest.mark.skipif(not (KUBE_BIN and ETCD_BIN and KUBE_BIN_NEXT), reason=REASON),
 ]
 SERVER = "etc/kubernetes/manifests/kube-apiserver.yaml"
-# Its shell takes no signal: it ends when its time of grace does.
-WORKLOAD = """\
-apiVersion: apps/v1
-kind: Deployment
-metadata: {{name: kept}}
-spec:
-  replicas: 1
-  selector: {{matchLabels: {{app: kept}}}}
-  template:
-    metadata: {{labels: {{app: kept}}}}
-    spec:
-      terminationGracePeriodSeconds: 20
-      nodeSelector: {{kubernetes.io/hostname: worker}}
-      volumes: [{{name: scratch, emptyDir: {{}}}}]
-      containers:
-        - name: main
-          image: {image}
-          command: [/bin/sh, -c, "while true; do sleep 1000; done"]
-          volumeMounts: [{{name: scratch, mountPath: /scratch}}]
----
-apiVersion: policy/v1
-kind: PodDisruptionBudget
-metadata: {{name: kept}}
-spec: {{minAvailable: 1, selector: {{matchLabels: {{app: kept}}}}}}
-"""
 ALONE = """\
 apiVersion: v1
 kind: Pod
@@ -87,20 +63,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeSite]:
         assert problems == []
         made.connect_pods()
         eventually(lambda: made.ready() == {"master": True, "worker": True})
-        made.kubectl("apply", given=WORKLOAD.format(image=image(made)))
+        # Its shell takes no signal: it ends when its time of grace does.
+        keep_one(made, command="while true; do sleep 1000; done", grace_s=20, scratch=True)
         made.kubectl("create", "secret", "generic", "kept", "--from-literal=word=a secret that was kept")
-        eventually(lambda: available(made), 300)
         assert {key: item.error for key, item in made.run(apply=True).items() if item.error} == {}
         yield made
-
-
-def image(site: KubeSite) -> str:
-    return f"{site.machines['registry'].address}:5000/kubernetes/{BOX}"
-
-
-def available(site: KubeSite) -> bool:
-    path = "jsonpath={.status.availableReplicas}/{.status.replicas}"
-    return site.kubectl("get", "deployment", "kept", "-o", path) == "1/1"
 
 
 def mlops(site: KubeSite, *words: str) -> tuple[int, str]:
