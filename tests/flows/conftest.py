@@ -15,7 +15,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A small checkout with the stack up; everything is stopped at the end."""
     root = small_checkout(tmp_path_factory.mktemp("site") / "checkout")
     try:
-        # Ports of its own: where a server is killed, nobody else's stack may come to be taken for it.
+        # Ports of its own: where a server is killed, that of another stack is not to come to its place.
         check(root, "mlops", "up", "--prefect-port", str(free_port()), "--mlflow-port", str(free_port()))
         yield Site(root)
     finally:
