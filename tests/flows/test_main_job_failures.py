@@ -97,7 +97,7 @@ def test_ctrl_c_cancels_within_half_a_minute_and_keeps_the_checkpoint(site: Site
     assert status == 130, said
     assert time.monotonic() - pressed < 30
     assert trainings(site) == []
-    assert any((site.home / "training").rglob("*.pt"))
+    assert any((site.home / "training").rglob("*.ckpt"))
 
 
 def test_a_tracker_that_is_away_fails_nothing_and_is_told_later(site: Site, long_recipe: str) -> None:
