@@ -97,7 +97,7 @@ def train(options: argparse.Namespace) -> None:
         devices=local,
         num_nodes=size // local,
         strategy="ddp" if size > 1 else "auto",
-        callbacks=[ModelCheckpoint(checkpoints, save_last=True, save_top_k=0)],
+        callbacks=[ModelCheckpoint(checkpoints, "last", enable_version_counter=False, save_on_train_epoch_end=True)],
         num_sanity_val_steps=0,
         **settings,
     )
