@@ -58,7 +58,8 @@ class Module(lightning.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return Muon with steps that become smaller until the end."""
         optimizer = Muon(self.parameters(), lr=self.lr)
-        schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, int(self.trainer.estimated_stepping_batches))
+        steps = self.trainer.estimated_stepping_batches
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_epoch_start(self) -> None:
