@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -62,6 +63,22 @@ class OutlivesServer(Base):
             self._release_limit_slot(flow_run.id)
         finally:
             self._submitting_flow_run_ids.discard(flow_run.id)
+
+
+def watch_for_cancels_for_ever() -> None:
+    """Let Prefect's watch for cancelled runs outlive the server, too: it ends for good after three failed looks.
+
+    For a worker's own process. The watch is that of ``FlowRunExecutor``, one for each run.
+    """
+    from prefect._internal.observers import FlowRunCancellingObserver
+
+    look = FlowRunCancellingObserver._check_for_cancelled_flow_runs
+
+    async def look_again_later(observer: FlowRunCancellingObserver) -> None:
+        with contextlib.suppress(Exception):
+            await look(observer)  # type: ignore[no-untyped-call]
+
+    FlowRunCancellingObserver._check_for_cancelled_flow_runs = look_again_later  # type: ignore[method-assign]
 
 
 def _said(error: Exception) -> str:

@@ -72,7 +72,7 @@ async def _work(ready: Path, stopping: asyncio.Event) -> None:
     from prefect.client.orchestration import get_client
     from prefect.workers.process import ProcessWorker
 
-    from infra.stack.outliving import OutlivesServer
+    from infra.stack.outliving import OutlivesServer, watch_for_cancels_for_ever
 
     class LocalWorker(OutlivesServer, ProcessWorker):
         async def get_and_submit_flow_runs(self) -> list[FlowRun]:
@@ -81,6 +81,7 @@ async def _work(ready: Path, stopping: asyncio.Event) -> None:
         def _waits_out(self, error: Exception) -> bool:
             return True  # whatever a stranger at the server's port says to us: the runs go on
 
+    watch_for_cancels_for_ever()
     await server_is_up()
     async with get_client() as client:
         await ensure_work_pool(client)
