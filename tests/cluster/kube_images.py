@@ -20,10 +20,17 @@ SERVERS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-
 # kube-proxy writes its rules by these; the loadable half of iptables is beside its libraries.
 _IPTABLES = ("iptables", "iptables-save", "iptables-restore")
 _LEGACY = "xtables-legacy-multi"
+BUSYBOX = Path("/usr/bin/busybox")
 
 
-def wanted(names: Iterable[str], binaries: Path, etcd: Path, pause: Path) -> dict[str, dict[str, Path]]:
-    """Return for each image that kubeadm names (without registry) the files in it, by their path there."""
+def wanted(
+    names: Iterable[str], binaries: Path, etcd: Path, pause: Path, flannel: Path | None = None
+) -> dict[str, dict[str, Path]]:
+    """Return for each image that `mlops site images` names (without registry) the files in it, by their path there.
+
+    Args:
+        flannel: folder of ``flanneld`` and of ``flannel``, its plugin.
+    """
     found: dict[str, dict[str, Path]] = {}
     for name in names:
         short = name.rpartition(":")[0]
@@ -35,6 +42,10 @@ def wanted(names: Iterable[str], binaries: Path, etcd: Path, pause: Path) -> dic
             found[name] = {"coredns": binaries / "coredns"}
         elif short == "pause":
             found[name] = {"pause": pause}
+        elif short == "flannel" and flannel:
+            found[name] = {"opt/bin/flanneld": flannel / "flanneld", "bin/cp": BUSYBOX} | _iptables()
+        elif short == "flannel-cni-plugin" and flannel:
+            found[name] = {"flannel": flannel / "flannel", "bin/cp": BUSYBOX}
         if short == "kube-proxy":
             found[name] |= _iptables()
     return found

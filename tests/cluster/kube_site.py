@@ -1,7 +1,8 @@
 """A site whose cluster is made by the real kubeadm: bare machines of a lab, packages and images from its own mirrors.
 
 ``KUBE_BIN`` names the folder of kubelet, kubeadm, kubectl, kube-apiserver, kube-controller-manager, kube-scheduler,
-kube-proxy and coredns of one release; ``ETCD_BIN`` is etcd 3.5 or newer (kubeadm asks it for ``/readyz``).
+kube-proxy and coredns of one release; ``ETCD_BIN`` is etcd 3.5 or newer (kubeadm asks it for ``/readyz``). Where
+Flannel is wanted, ``FLANNEL_BIN`` is a folder of ``flanneld`` and ``flannel``, its plugin.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 
 import httpx
 import pytest
-from kube_images import push, wanted
+from kube_images import BUSYBOX, push, wanted
 from kube_packages import make_packages
 from lab import Lab, LabError
 from lab_sites import start_mlops
@@ -32,7 +33,7 @@ from infra.site.session import run_site
 from infra.site.step import Step
 
 NEEDED = ("systemd-nspawn", "mmdebstrap", "nsenter", "dpkg-deb", "gcc", "busybox", "etcdctl", "xtables-legacy-multi")
-KUBE_BIN, ETCD_BIN = os.environ.get("KUBE_BIN"), os.environ.get("ETCD_BIN")
+KUBE_BIN, ETCD_BIN, FLANNEL_BIN = (os.environ.get(name) for name in ("KUBE_BIN", "ETCD_BIN", "FLANNEL_BIN"))
 BEFORE_IMAGES = ("base", "registry", "runtime", "kubernetes")
 """Steps before the registry has the images that the others need."""
 NODES = {"master": "control-plane", "worker": "worker"}
@@ -50,7 +51,7 @@ kubernetes:
   version: {version}
   packages: system
   images: {registry}:5000/kubernetes
-  network: none
+  network: {pods}
   addons: []
   # A container's kernel is its host's: kubelet may not change its settings, nor kube-proxy the size of its tables.
   kubelet:
@@ -86,6 +87,7 @@ class KubeSite:
         binaries, etcd: see the module. nodes: by name, with their roles.
         more: sections of the site's file, given the registry's address.
         share: where all machines have a common folder; left out: nowhere.
+        flannel: folder of its binaries, for a site that leaves its network at the default; left out: it has none.
     """
 
     def __init__(
@@ -97,9 +99,10 @@ class KubeSite:
         nodes: Mapping[str, str] = NODES,
         more: Callable[[str], str] = lambda registry: "",
         share: str = "",
+        flannel: Path | None = None,
     ) -> None:
         self.root, self.home, self.lab = root, root / ".mlops", lab
-        self.binaries, self.etcd = binaries, etcd
+        self.binaries, self.etcd, self.flannel = binaries, etcd, flannel
         self.version = release_of(binaries)
         self.offered = root / "offered"
         self.offered.mkdir(parents=True)
@@ -108,7 +111,8 @@ class KubeSite:
         made = lab.add(*names, nodes=nodes, shared={OFFERED: self.offered}, common=self._common(share))
         self.machines = dict(zip(names, made, strict=True))
         address = self.machines["registry"].address
-        text = FILE.format(registry=address, network=lab.network, version=self.version, key=lab.key)
+        pods = "flannel" if flannel else "none"
+        text = FILE.format(registry=address, network=lab.network, version=self.version, key=lab.key, pods=pods)
         for name, roles in nodes.items():
             text += HOST.format(name=name, address=self.machines[name].address, roles=roles, key=lab.key)
             self.machines[name].run(
@@ -168,12 +172,10 @@ class KubeSite:
         assert listed.returncode == 0, said
         names = [line.split()[1].rpartition("/")[2] for line in said.splitlines()]
         with self.registry() as client:
-            for name, files in wanted(names, binaries, self.etcd, pause).items():
+            for name, files in wanted(names, binaries, self.etcd, pause, self.flannel).items():
                 push(client, f"kubernetes/{name}", files)
-            box = shutil.which("busybox")
-            assert box is not None
-            applets = {f"bin/{name}": "busybox" for name in ("sh", "sleep", "nslookup", "wget", "httpd")}
-            push(client, f"kubernetes/{BOX}", {"bin/busybox": Path(box)}, applets)
+            applets = {f"bin/{name}": "busybox" for name in ("sh", "sleep", "nslookup", "nc", "httpd")}
+            push(client, f"kubernetes/{BOX}", {"bin/busybox": BUSYBOX}, applets)
 
     def registry(self) -> httpx.Client:
         """Return a client of the site's registry, which has to run."""
