@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -14,12 +15,15 @@ class Command:
         stdin: never in ``repr``.
         accepted: exit statuses that mean done.
         timeout_s: seconds after which it counts as hanging.
+        explain: from what it said when it failed, what is wrong and what would be right; left out, or where it is of
+            no use (None): its own words are shown.
     """
 
     argv: tuple[str, ...]
     stdin: str = field(default="", repr=False)
     accepted: frozenset[int] = frozenset({0})
     timeout_s: float = 120
+    explain: Callable[[str], tuple[str, str] | None] = field(default=lambda said: None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)

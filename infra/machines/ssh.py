@@ -29,6 +29,7 @@ from infra.machines.trouble import (
     MachineError,
     command_words,
     connection_error,
+    failed,
     failure,
     no_key,
     not_root,
@@ -78,8 +79,7 @@ class Machine:
         outcome = self._exchange(command.argv, command.stdin.encode(), command.timeout_s, on_line)
         done = self._done(outcome, command.argv, command.timeout_s)
         if done.status not in command.accepted:
-            what = f"`{command_words(command.argv)}` ended with {done.status}"
-            raise failure(self.login, what, done.stdout + done.stderr)
+            raise failed(self.login, command, done.status, done.stdout + done.stderr)
         return done
 
     def script(self, text: str, timeout_s: float = 120) -> Done:
@@ -111,10 +111,10 @@ class Machine:
         action, command = actions[index], batch.commands[index]
         if status == _TIMED_OUT and batch.seconds() >= command.timeout_s:
             raise self._too_long(command.argv, command.timeout_s)
-        what = f"`{command_words(command.argv)}` ended with {status}"
+        said = batch.said(index, done.stdout, done.stderr)
         if isinstance(action, File):
-            what = f"{action.path} cannot be written"
-        raise failure(self.login, what, batch.said(index, done.stdout, done.stderr))
+            raise failure(self.login, f"{action.path} cannot be written", said)
+        raise failed(self.login, command, status, said)
 
     def upload(self, upload: Upload) -> None:
         """Write a file of ours there, whole or not at all."""

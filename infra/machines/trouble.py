@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from configs.problems import Problem, UserError
+from infra.machines.commands import Command
 
 LINES_SHOWN = 20
 _WORDS_SHOWN = 200
@@ -100,6 +101,14 @@ def failure(login: Login, what: str, said: str) -> MachineError:
         remedy = "make room (`df -h`, `du -xh / | sort -h | tail`) or give it a larger disk, and run it again"
         return MachineError(Problem(login.name, f"has no room left on its disk: {what}: {full}", remedy))
     return MachineError(Problem(login.name, f"{what}{last_lines(said)}", "mend what it says, and run it again"))
+
+
+def failed(login: Login, command: Command, status: int, said: str) -> MachineError:
+    """Return that a command ended with a status that means it did not succeed."""
+    told = command.explain(said)
+    if told is not None:
+        return MachineError(Problem(login.name, *told))
+    return failure(login, f"`{command_words(command.argv)}` ended with {status}", said)
 
 
 def no_key(login: Login) -> MachineError:

@@ -13,8 +13,9 @@ from configs.problems import UserError
 from configs.site import Site, load_site
 from infra.machines.commands import Command, File, Removal
 from infra.site.facts import Fact, Reading
-from infra.site.life import leaving, restore
+from infra.site.life import draining, leaving, restore
 from infra.site.life.changes import add_worker_steps, remove_worker_steps, restore_steps
+from infra.site.life.draining import drain
 from infra.site.life.leaving import REMOVED, delete_step, drain_step, leave_step, node_fact, ready_step, return_step
 from infra.site.life.restore import refresh_step, restore_step
 from infra.site.life.retire import check_typed, retire_steps
@@ -64,10 +65,33 @@ def test_the_drain_tells_each_reason_once_and_ends_as_kubectl_did(tmp_path: Path
     kubectl = tmp_path / "kubectl"
     kubectl.write_text("#!/bin/sh\nfor i in 1 2 3; do echo 'error when evicting pods/one: budget' >&2; done\nexit 7\n")
     kubectl.chmod(0o755)
-    command = ["sh", "-c", leaving.DRAIN, "sh", "worker"]
     path = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
-    done = subprocess.run(command, env=path, capture_output=True, text=True, check=False)
+    done = subprocess.run(drain("worker", (), 1).argv, env=path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (7, "error when evicting pods/one: budget\n")
+
+
+def test_a_drain_that_budgets_keep_from_its_end_names_node_pod_budget_and_remedy() -> None:
+    refused = "(will retry after 5s): Cannot evict pod as it would violate the pod's disruption budget."
+    said = f"""\
+node/worker cordoned
+error when evicting pods/"went-1" -n "default" {refused}
+error when evicting pods/"kept-1" -n "default" {refused}
+error: unable to drain node "worker" due to error: error when evicting pods/"kept-1" -n "default": global timeout \
+reached: 15s, continuing command...
+budget default/kept lets no pod go
+budget other/unrelated lets no pod go
+"""
+    what, remedy = drain("worker", (), 1).explain(said) or ("", "")
+    assert what == ("node worker cannot be drained: default/kept-1 may not end by its disruption budget (default/kept)")
+    assert "`kubectl -n default edit pdb kept`" in remedy
+    what, _ = drain("worker", (), 1).explain("error: cannot delete Pods that declare no controller: default/x") or (
+        "",
+        "",
+    )
+    assert what.splitlines() == [
+        "node worker cannot be drained",
+        "   | error: cannot delete Pods that declare no controller: default/x",
+    ]
 
 
 def test_a_worker_that_leaves_is_marked_first_and_loses_its_credentials_last() -> None:
@@ -237,5 +261,5 @@ def test_all_names_are_typed_before_anything_is_stopped(thesis: Site, tmp_path: 
 
 
 def test_the_scripts_are_shell() -> None:
-    for script in (leaving._END, leaving.DRAIN, leaving._FORGET, restore._RESTORE, restore._ASIDE, restore._REFRESH):
+    for script in (leaving._END, draining._SCRIPT, leaving._FORGET, restore._RESTORE, restore._ASIDE, restore._REFRESH):
         subprocess.run(["sh", "-n"], input=script, text=True, check=True)

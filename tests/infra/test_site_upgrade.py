@@ -187,6 +187,17 @@ def test_the_control_plane_is_upgraded_by_its_own_kubeadm_and_said_to_be_last() 
     assert found(step, {INSTALLED: NEW_PACKAGES, file_fact(TOLD): told("1.34.9")}) == []
 
 
+def test_what_the_new_release_could_be_told_and_is_not_by_its_upgrade_is_in_the_plan() -> None:
+    newer = Kubernetes.model_validate({"version": "1.32.9", "packages": "system"})
+    packages = Reading(0, OLD_PACKAGES.text.replace("1.33.13", "1.31.9"))
+    step = control_plane_step("master", newer, ())
+    *_, note, apply = found(step, {INSTALLED: packages, file_fact(TOLD): told("1.31.9")})
+    assert "--authentication-config" in note.what
+    assert "1.31.9 has no such argument" in note.why
+    assert note.only_told
+    assert "kubeadm upgrade apply v1.32.9" in commands([apply])
+
+
 def empty(node: str, pods: str = "", *, force: bool = False) -> list[Change]:
     step = empty_step("master", "worker", NEW, (), force=force, timeout_s=20)
     return found(step, {NODES: Reading(0, node), fact(step, "get pods"): Reading(0, pods)})

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from infra.kubeadm.joining import FOLDER
 from infra.machines.commands import Command, File, Removal
 from infra.site.facts import Fact, Facts
+from infra.site.life.draining import drain
 from infra.site.reading import file_fact, read_unit, unit_fact
 from infra.site.step import Change, Step
 from infra.site.steps.applied import KUBECTL
@@ -20,11 +21,6 @@ REMOVED = File(
     FOLDER / "mlops-removed", "This machine was taken out of its cluster: `mlops site add-worker` undoes it.\n"
 )
 DRAIN_S = 300
-# The same reason comes every five seconds: once is enough.
-DRAIN = f"""\
-(kubectl --kubeconfig={ADMIN} drain "$@" 2>&1; echo "ended with $?") |
-  awk '/^ended with / {{ status = $3; next }} !said[$0]++ {{ print; fflush() }} END {{ exit status }}'
-"""
 # A node's identity: with it whoever has the machine could be that node again.
 CREDENTIALS = (FOLDER / "kubelet.conf", FOLDER / "bootstrap-kubelet.conf", FOLDER / "pki/ca.crt")
 _FORGET = "rm -f /var/lib/kubelet/pki/kubelet-client-*"
@@ -95,8 +91,7 @@ def drain_step(
         if cordoned and not left:
             return
         why = f"{len(left)} pods run there: {', '.join(left[:5])}" if left else "it takes new pods"
-        command = Command(("sh", "-c", DRAIN, "sh", node, *options), timeout_s=timeout_s + 60)
-        yield Change(f"drain {node}", why, (command,))
+        yield Change(f"drain {node}", why, (drain(node, options, timeout_s),))
 
     return Step(f"drain {node}", control_plane, (node_fact(node), pods_fact(node)), changes, after, repairable=False)
 

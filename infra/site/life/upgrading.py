@@ -13,11 +13,12 @@ from dataclasses import replace
 
 from configs.kubernetes import Kubernetes
 from infra.kubeadm.configuration import told_version, with_version
-from infra.kubeadm.hardening import KUBELET_CONFIG
+from infra.kubeadm.hardening import KUBELET_CONFIG, api_server_arguments
 from infra.kubeadm.snapshots import UNIT, take_snapshot
 from infra.machines.commands import Command
 from infra.site.facts import Facts
-from infra.site.life.leaving import DRAIN, leaving_pods, pods_fact, unanswered
+from infra.site.life.draining import drain
+from infra.site.life.leaving import leaving_pods, pods_fact, unanswered
 from infra.site.life.nodes import CLOSED, NODES, annotate, read_nodes
 from infra.site.life.upgrade_checks import TOLD
 from infra.site.reading import (
@@ -108,6 +109,10 @@ def control_plane_step(control_plane: str, wanted: Kubernetes, after: After) -> 
         yield from _tool_changes(wanted, facts)
         text = file_text(TOLD, facts)
         told = told_version(text)
+        if told and told != wanted.version:
+            for name in sorted(api_server_arguments(wanted.version).keys() - api_server_arguments(told).keys()):
+                what = f"give the API server --{name} once it is upgraded: `mlops site plan` says how then"
+                yield Change(what, f"{told} has no such argument, and kubeadm upgrades with those of before", note=True)
         if told != wanted.version:
             apply = ("kubeadm", "upgrade", "apply", f"v{wanted.version}", "--yes", *_ignored(wanted))
             # Last: until it says so, the next run has kubeadm look again.
@@ -152,8 +157,7 @@ def empty_step(control_plane: str, node: str, wanted: Kubernetes, after: After, 
         upgrade = f"{wanted.version} {CLOSED}" if closed else wanted.version
         mark = () if begun else (Command(annotate(node, upgrade)),)
         why = f"{len(left)} pods run there: {', '.join(list(left)[:5])}" if left else "its kubelet is upgraded"
-        drain = Command(("sh", "-c", DRAIN, "sh", node, *options), timeout_s=timeout_s + 60)
-        yield Change(f"drain {node}", why, (*mark, drain))
+        yield Change(f"drain {node}", why, (*mark, drain(node, options, timeout_s)))
 
     return Step(f"drain {node}", control_plane, (NODES, pods_fact(node)), changes, after, repairable=False)
 
