@@ -42,16 +42,17 @@ def node_step(described: SiteMachine, control_plane: str, after: tuple[tuple[str
     )
 
     def changes(facts: Facts) -> Iterator[Change]:
-        named = re.search(rf"IP Address:{re.escape(address)}(,|\s|$)", facts[serving].text)
-        if not facts[serving].ok or not named:
-            why = "it is for another address" if facts[serving].ok else _short(facts[serving].text)
-            yield _serving_change(machine, address, control_plane, why)
         wanted = dict(described.labels)
         if works:
             wanted[WORKER_ROLE] = ""
         if gpu and has_gpu(facts) and facts[DRIVER].ok:
             wanted[GPU_LABEL] = "true"
+        # First: meanwhile a kubelet that has just started asks for its certificate.
         yield from _label_changes(machine, wanted, control_plane, facts[node].text if facts[node].ok else "{}")
+        named = re.search(rf"IP Address:{re.escape(address)}(,|\s|$)", facts[serving].text)
+        if not facts[serving].ok or not named:
+            why = "it is for another address" if facts[serving].ok else _short(facts[serving].text)
+            yield _serving_change(machine, address, control_plane, why)
 
     return Step("node", machine, (serving, node, GPU, DRIVER), changes, after)
 
@@ -91,7 +92,7 @@ def _serving_change(machine: str, address: str, control_plane: str, why: str) ->
 
         return approved, Relay(machine, wait(_WAIT_S // _TRIES, 1), again)
 
-    asked = Command(("sh", "-c", _ASKED, "sh", f"system:node:{machine}", *KUBECTL), timeout_s=_WAIT_S * 2)
+    asked = Command(("sh", "-c", _ASKED, "sh", f"system:node:{machine}", *KUBECTL), timeout_s=_WAIT_S * 4)
     return Change("approve its serving certificate", why, (Relay(control_plane, asked, approve),))
 
 
@@ -99,10 +100,10 @@ _OLD = "write `serverTLSBootstrap: true` into /var/lib/kubelet/config.yaml and r
 # A kubelet that has just started asks within seconds.
 _ASKED = f"""\
 user=$1; shift
-for i in $(seq {_WAIT_S}); do
+for i in $(seq {_WAIT_S * 2}); do
   all=$("$@" get csr --field-selector=spec.signerName={SIGNER} --no-headers) || exit
   printf '%s\\n' "$all" | grep -F " $user " | grep -q Pending && break
-  sleep 1
+  sleep 0.5
 done
 "$@" get csr --field-selector=spec.signerName={SIGNER} -o json
 """
