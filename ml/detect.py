@@ -12,6 +12,7 @@ By hand, on any videos and folders of images::
 from __future__ import annotations
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -20,6 +21,7 @@ from configs.problems import Problem, UserError, run_main
 from configs.recipe import DetectSection, load_recipe
 from ml.detection.detecting import Summary, detect
 from ml.events import Events
+from ml.inputs import inputs_held
 
 MODEL = Path("models/openvino")
 OUT = Path("reports/detect")
@@ -38,6 +40,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--iou", type=float, help="overlap above which two boxes of a class are one")
     parser.add_argument("--qp", type=int, help="quantizer of the annotated video, 0 best to 51 smallest")
     options = parser.parse_args(arguments)
+    with inputs_held("detect", options.recipe) if options.recipe else nullcontext():
+        _detect(options)
+
+
+def _detect(options: argparse.Namespace) -> None:
     recipe = load_recipe(options.recipe) if options.recipe else None
     settings = _override(recipe.detect if recipe else DetectSection(), options)
     sources = options.sources or ([settings.source or own_source(recipe.data.path)] if recipe else [])

@@ -28,6 +28,7 @@ from ml.evaluation.plots import plot_confusion, plot_f1, plot_pr, write_pr_table
 from ml.evaluation.samples import Sample, read_split
 from ml.evaluation.weights import load_weights
 from ml.events import Events
+from ml.inputs import inputs_held
 from ml.progress import Progress
 
 MODELS = Path("models")
@@ -140,14 +141,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--model", type=Path, metavar="FILE", help="judge these weights only, and export nothing")
     parser.add_argument("--only-metrics", type=Path, metavar="FILE", help="with --model: write the metrics there")
     options = parser.parse_args(arguments)
-    recipe = load_recipe(options.recipe)
     if options.model:
-        metrics = judge_weights(recipe, options.model)
+        metrics = judge_weights(load_recipe(options.recipe), options.model)
         if options.only_metrics:
             options.only_metrics.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
         print(_table(metrics))
         return
-    print(_table(evaluate(recipe)))
+    with inputs_held("evaluate", options.recipe):
+        print(_table(evaluate(load_recipe(options.recipe))))
     print(f"reports: {REPORTS}, exports: {MODELS / ONNX}, {MODELS / OPENVINO}")
 
 

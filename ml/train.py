@@ -18,6 +18,7 @@ from configs.home import home_folder
 from configs.problems import run_main
 from configs.recipe import load_recipe
 from ml.events import Events
+from ml.inputs import inputs_held
 
 
 class Stop:
@@ -44,10 +45,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m ml.train", description="Train the recipe's YOLOv5 detector.")
     parser.add_argument("--recipe", type=Path, required=True, help="for example configs/forklift.yaml")
     stop = Stop()
-    recipe = load_recipe(parser.parse_args().recipe)
-    from ml.yolov5.training import train
+    path = parser.parse_args().recipe
+    with inputs_held("train", path):
+        recipe = load_recipe(path)
+        from ml.yolov5.training import train
 
-    train(recipe, Events("train"), home_folder(), stop.check)
+        train(recipe, Events("train"), home_folder(), stop.check)
 
 
 if __name__ == "__main__":

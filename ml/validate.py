@@ -11,6 +11,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from rich.console import Console
@@ -25,6 +26,7 @@ from ml.dataset.checks import inspect
 from ml.dataset.grid import draw_grid
 from ml.dataset.report import Report, make_report
 from ml.events import Events
+from ml.inputs import inputs_held
 
 OUT = Path("reports/validate")
 _SHOWN = 20
@@ -142,6 +144,11 @@ def main() -> None:
     given = parser.parse_args()
     if (given.dir is None) == (given.recipe is None):
         parser.error("give either a folder or --recipe")
+    with inputs_held("validate", given.recipe) if given.recipe else nullcontext():
+        _validate(given)
+
+
+def _validate(given: argparse.Namespace) -> None:
     if given.recipe:
         data = load_recipe(given.recipe).data
         root, classes, max_faulty, out = data.path, data.classes, data.max_faulty, given.out or OUT
