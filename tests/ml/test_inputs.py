@@ -97,7 +97,7 @@ def test_an_error_of_the_stage_is_told_and_no_other(work: Path) -> None:
 
 @pytest.mark.slow
 def test_a_recipe_edited_during_a_training_is_not_recorded(tmp_path: Path) -> None:
-    checkout = small_checkout(tmp_path / "checkout")
+    checkout = small_checkout(tmp_path / "checkout", train=24)
     recipe = checkout / "configs" / "forklift.yaml"
     before = recipe.read_text()
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
