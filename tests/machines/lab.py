@@ -420,7 +420,10 @@ def _children(pid: int) -> list[int]:
 
 def run(*command: str, timeout: float = 60) -> str:
     """Run a command here; returns its output."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+    except subprocess.TimeoutExpired:
+        raise LabError(f"{' '.join(command[:4])} ... is at work after {timeout:.0f} s") from None
     if done.returncode:
         raise LabError(f"{' '.join(command[:4])} ... failed:\n{(done.stdout + done.stderr)[-3000:]}")
     return done.stdout
