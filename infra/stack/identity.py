@@ -35,8 +35,13 @@ def for_people(url: str) -> str:
     return _NAMED.sub("", url, count=1)
 
 
-def owned(application: Application, identity: str) -> Application:
-    """The ASGI application as a server of the stack ``identity``."""
+def owned(application: Application, identity: str | None) -> Application:
+    """The ASGI application as a server of the stack ``identity``.
+
+    None: it is no stack's. On a cluster its address is that of a Service, which is nobody else's.
+    """
+    if identity is None:
+        return application
 
     async def ask(scope: Scope, receive: Receive, send: Send) -> None:
         named = _NAMED.match(scope.get("path", ""))

@@ -77,8 +77,7 @@ def serve(arguments: argparse.Namespace) -> None:
     else:
         from mlflow.server.fastapi_app import app as application
 
-    if MARK in os.environ:  # on a cluster the address is a Service's, which is nobody else's
-        application = owned(application, os.environ[MARK])
+    application = owned(application, os.environ.get(MARK))
     uvicorn.run(application, host=arguments.host, port=arguments.port, log_level="warning", timeout_graceful_shutdown=3)
 
 

@@ -18,7 +18,7 @@ def main() -> None:
 
     api = get_current_settings().server.api
     uvicorn.run(
-        owned(create_app(final=True), os.environ[MARK]),
+        owned(create_app(final=True), os.environ.get(MARK)),
         host=api.host,
         port=api.port,
         timeout_keep_alive=api.keepalive_timeout,

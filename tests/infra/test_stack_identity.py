@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import os
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stack_fixtures import bring_up, comes_to, make_checkout, mlops, start_run, until
+from servers import free_port
+from stack_fixtures import ROOT, bring_up, comes_to, make_checkout, mlops, start_run, until
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError
 
@@ -70,6 +74,26 @@ def stranger(stack: Stack, tmp_path: Path) -> Iterator[tuple[Stack, int]]:
         yield other, part.pid
     finally:
         processes.stop(processes.marked(other.home), 5)
+
+
+def test_on_a_cluster_a_server_is_no_stacks(tmp_path: Path) -> None:
+    """As the platform's Deployment starts it."""
+    port = free_port()
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLOPS_"))}
+    own = {
+        "PREFECT_HOME": str(tmp_path),
+        "PREFECT_SERVER_API_HOST": "127.0.0.1",
+        "PREFECT_SERVER_API_PORT": str(port),
+    }
+    command = [sys.executable, "-m", "infra.stack.prefect_server"]
+    with subprocess.Popen(command, cwd=ROOT, env={**kept, **own}) as server:
+        try:
+            until(
+                "its health", lambda: server.poll() is not None or rest.answers(f"http://127.0.0.1:{port}/api/health")
+            )
+            assert server.poll() is None
+        finally:
+            server.kill()
 
 
 def test_a_stack_whose_port_was_taken_moves_away_with_its_worker_but_from_no_run(
