@@ -12,7 +12,6 @@ By hand, on any videos and folders of images::
 from __future__ import annotations
 
 import argparse
-from contextlib import nullcontext
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -40,7 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--iou", type=float, help="overlap above which two boxes of a class are one")
     parser.add_argument("--qp", type=int, help="quantizer of the annotated video, 0 best to 51 smallest")
     options = parser.parse_args(arguments)
-    with inputs_held("detect", options.recipe) if options.recipe else nullcontext():
+    with inputs_held("detect", options.recipe):
         _detect(options)
 
 

@@ -11,7 +11,6 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 from rich.console import Console
@@ -144,7 +143,7 @@ def main() -> None:
     given = parser.parse_args()
     if (given.dir is None) == (given.recipe is None):
         parser.error("give either a folder or --recipe")
-    with inputs_held("validate", given.recipe) if given.recipe else nullcontext():
+    with inputs_held("validate", given.recipe):
         _validate(given)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 from checkouts import ROOT, copy_project, git
 from package_index import PackageIndex
+from registries import PASSWORD, USER, DockerRegistry
 
 from infra.image.lock import build_tools, read_lock
 
@@ -62,6 +64,32 @@ def make_checkout(folder: Path, lock: str, site: dict[str, object]) -> Path:
     git(folder, "add", "--all")
     git(folder, "commit", "--quiet", "-m", "A small lock")
     return folder
+
+
+def make_site(registry: DockerRegistry, ca: Path, folder: Path, index: PackageIndex, **image: str) -> dict[str, Any]:
+    """Return a site whose images are pushed to ``registry``, with files of its secrets in ``folder``.
+
+    Args:
+        ca: of the registry and of the index. image: more of the section of that name.
+    """
+    password = folder / "password"
+    password.write_text(PASSWORD)
+    password.chmod(0o600)
+    return {
+        "registry": {
+            "address": registry.address,
+            "repository": "mlops/test",
+            "ca": str(ca),
+            "user": USER,
+            "password": {"file": str(password)},
+        },
+        "image": {
+            "torch_index": index.url,
+            "pip_conf": str(index.pip_conf(folder / "pip.conf")),
+            "ca": str(ca),
+            **image,
+        },
+    }
 
 
 def write_site(folder: Path, site: dict[str, object]) -> None:

@@ -97,29 +97,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     tools, node = ContainerTools(folder / "containers"), ContainerTools(folder / "node")
     authority = Authority(folder / "ca")
     index = PackageIndex(folder / "index", authority.issue("127.0.0.1"))
-    password = folder / "password"
-    password.write_text(PASSWORD)
-    password.chmod(0o600)
     usual = dict(os.environ)
     os.environ.update(tools.environment)
     try:
         with DockerRegistry(folder / "registry", authority.issue("127.0.0.1")) as registry:
-            site: dict[str, Any] = {
-                "registry": {
-                    "address": registry.address,
-                    "repository": "mlops/test",
-                    "ca": str(authority.pem),
-                    "user": USER,
-                    "password": {"file": str(password)},
-                },
-                "image": {
-                    "builder": "podman",
-                    "base": tools.make_base(),
-                    "torch_index": index.url,
-                    "pip_conf": str(index.pip_conf(folder / "pip.conf")),
-                    "ca": str(authority.pem),
-                },
-            }
+            builder = {"builder": "podman", "base": tools.make_base()}
+            site = images.make_site(registry, authority.pem, folder, index, **builder)
             checkout = images.make_checkout(folder / "checkout", images.fill(index), site)
             yield Place(folder, checkout, tools, node, registry, index, site, [])
     finally:

@@ -13,7 +13,7 @@ import pytest
 from certificates import Authority
 from docker_host import DockerHost
 from package_index import PackageIndex
-from registries import PASSWORD, USER, DockerRegistry
+from registries import PASSWORD, DockerRegistry
 
 from configs.problems import UserError
 from infra.image.builders import find_builder
@@ -33,28 +33,11 @@ def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DockerHo
 def test_docker_builds_and_pushes_once_its_daemon_trusts_the_registry(docker: DockerHost, tmp_path: Path) -> None:
     authority = Authority(tmp_path / "ca")
     tls = authority.issue(docker.near)
-    password = tmp_path / "password"
-    password.write_text(PASSWORD)
-    password.chmod(0o600)
     said: list[str] = []
     index = PackageIndex(tmp_path / "index", tls, host=docker.near)
     with DockerRegistry(tmp_path / "registry", tls, host=docker.near) as registry:
-        site: dict[str, object] = {
-            "registry": {
-                "address": registry.address,
-                "repository": "mlops/test",
-                "ca": str(authority.pem),
-                "user": USER,
-                "password": {"file": str(password)},
-            },
-            "image": {
-                "base": docker.make_base(f"{Path(sys.base_prefix) / 'bin'}:/usr/bin:/bin"),
-                "torch": "cpu",
-                "torch_index": index.url,
-                "pip_conf": str(index.pip_conf(tmp_path / "pip.conf")),
-                "ca": str(authority.pem),
-            },
-        }
+        base = docker.make_base(f"{Path(sys.base_prefix) / 'bin'}:/usr/bin:/bin")
+        site = images.make_site(registry, authority.pem, tmp_path, index, base=base, torch="cpu")
         checkout = images.make_checkout(tmp_path / "checkout", images.fill(index), site)
         home = checkout / ".mlops"
         assert find_builder(None) == "docker", "of those that work it is the first"
