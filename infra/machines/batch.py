@@ -20,11 +20,15 @@ from infra.machines.exchange import KILL_AFTER_S
 Quick = Command | File | Removal
 WRITE_S = 120
 
-# The name appears with its content, mode and group, or not at all; what a killed run left is written over.
+# The name appears with its content, mode and group, or not at all; what a killed run left is written over. Steps side
+# by side may want the same file, as VMs that of their hypervisor's unit: a lock of its folder, which leaves nothing.
 _WRITE = """\
 set -e
 umask 022
-mkdir -p "$(dirname "$1")"
+folder=$(dirname "$1")
+mkdir -p "$folder"
+exec 9<"$folder"
+flock 9
 umask 077
 draft="$1.mlops-new"
 rm -f "$draft"
