@@ -40,6 +40,7 @@ def train(steps: int, seed: int, pause: float, world: World) -> None:
         UserError: the weights are not those drawn from, or not the same on all ranks.
     """
     inputs, targets, weights = draw(seed)
+    inputs, targets = inputs.to(world.device), targets.to(world.device)
     model = torch.nn.Linear(FEATURES, 1, dtype=torch.float64)
     torch.nn.init.zeros_(model.weight)
     torch.nn.init.zeros_(model.bias)
@@ -83,7 +84,7 @@ def draw(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 def check(model: torch.nn.Linear, weights: torch.Tensor, world: World) -> None:
     """Compare the learned weights with those drawn from, and with those of rank 0."""
-    learned = torch.cat((model.weight.detach().flatten(), model.bias.detach()))
+    learned = torch.cat((model.weight.detach().flatten(), model.bias.detach())).cpu()
     off = float((learned - weights).abs().max())
     if off > NEAR:
         raise UserError(Problem("ml/ddp/linear.py", f"weights are off by {off:.2e} after training", "train longer"))

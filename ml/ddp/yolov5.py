@@ -95,10 +95,13 @@ def train(recipe: Recipe, world: World) -> None:
 
 
 def settings_of(recipe: Recipe, world: World) -> Settings:
-    """Return how each rank trains: its own device, and the threads that it was given."""
+    """Return how each rank trains: its own device, the threads that it was given, its part of the loader processes."""
     settings = decide(recipe.train)
     device = str(world.device) if world.device.type == "cuda" else settings.device
-    return dataclasses.replace(settings, device=device, threads=torch.get_num_threads())
+    workers = settings.workers
+    if recipe.train.workers < 0 and workers:
+        workers = max(1, workers // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return dataclasses.replace(settings, device=device, threads=torch.get_num_threads(), workers=workers)
 
 
 def write_results(recipe: Recipe, state: State) -> None:

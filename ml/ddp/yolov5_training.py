@@ -33,7 +33,9 @@ class DistributedTraining(Yolov5Training):
         """Build or restore everything, and begin with rank 0's weights."""
         super().prepare()
         for model in (self.model, self.ema.ema):
-            model.load_state_dict(self.world.share(model.state_dict() if self.world.rank == 0 else None))
+            # By way of the CPU: what is shared arrives on the GPU with the number it left from.
+            weights = {name: value.cpu() for name, value in model.state_dict().items()}
+            model.load_state_dict(self.world.share(weights if self.world.rank == 0 else None))
         judge = self.validator
         # Rank 0 judges, all ranks know the result.
         self.validator = lambda trainer: self.world.share(judge(trainer) if self.world.rank == 0 else None)
