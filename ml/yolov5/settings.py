@@ -79,7 +79,10 @@ def _precision(train: TrainSection, device: str) -> Precision:
     if train.precision != "auto":
         return train.precision
     if device.startswith("cuda"):
-        return "fp16"
+        import torch
+
+        # bf16 needs no scaled losses: with fp16 the first steps overflow and are left out until the scale is found.
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     return "bf16" if device == "cpu" and _cpu_has_bf16() else "fp32"
 
 

@@ -40,7 +40,7 @@ def train(recipe: Recipe, events: Events, state: Path, check: Callable[[], None]
     Raises:
         UserError: no data, no such model or device, no space, no memory, or the losses diverged.
     """
-    with Display(events, recipe.train.epochs) as display, _explained(recipe):
+    with Display(events, recipe.train.epochs) as display, _explained(recipe, check):
         inputs.check_data(recipe.data.path)
         quiet_libraries()
         model = inputs.resolve_model(recipe.train.model, state / "weights")
@@ -143,8 +143,8 @@ def _prune(current: Path) -> None:
 
 
 @contextlib.contextmanager
-def _explained(recipe: Recipe) -> Iterator[None]:
-    """Turn what a person can mend into a ``UserError``."""
+def _explained(recipe: Recipe, check: Callable[[], None]) -> Iterator[None]:
+    """Turn what a person can mend into a ``UserError``, unless ``check`` says that the training was to stop."""
     smaller = f"set train.batch lower (now {recipe.train.batch})"
     try:
         yield
@@ -166,6 +166,7 @@ def _explained(recipe: Recipe) -> Iterator[None]:
         if "out of memory" in text or "can't allocate memory" in text:
             raise UserError(Problem("train.batch", "the memory is not enough", smaller)) from None
         if "DataLoader worker" in text:
+            check()  # Ctrl-C, and a service's stop, reach the loader processes as well
             remedy = "set train.workers to 0, or give /dev/shm more room"
             raise UserError(Problem("train.workers", "a loader process died", remedy)) from None
         raise

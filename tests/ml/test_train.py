@@ -265,6 +265,22 @@ def test_sigterm_stops_soon_and_a_corrupt_checkpoint_gives_way_to_the_one_before
     assert place.model.read_bytes() == whole.model
 
 
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stop_that_reaches_the_loader_processes_too_is_a_stop(
+    tmp_path: Path, data: Path, number: signal.Signals, status: int
+) -> None:
+    place = checkout(tmp_path, data, epochs=50)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(recipe.read_text() + "  workers: 2\n")
+    process = place.start()
+    place.wait_for(lambda: len(place.events("epoch")) == 1, process)
+    os.killpg(process.pid, number)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == status, errors
+    assert "loader process" not in errors
+    assert "Traceback" not in errors
+
+
 def test_same_training_twice_at_once_is_refused(whole: Whole, tmp_path: Path) -> None:
     import fcntl
 
