@@ -193,10 +193,7 @@ class Yolov5Training(DetectionTrainer):  # type: ignore[misc]
         started = time.monotonic()
         self.epoch = epoch
         self._begin_epoch(epoch)
-        # Convolutions tried out for their size pay where all images have one: not in validation.
-        torch.backends.cudnn.benchmark = self.device.type == "cuda"
         losses = self._train_epoch(epoch)
-        torch.backends.cudnn.benchmark = False
         rate = float(self.optimizer.param_groups[0]["lr"])
         metrics: Row = {}
         if epoch + 1 == self.epochs or (epoch + 1) % self.recipe.train.validate_every == 0:
