@@ -1,11 +1,9 @@
 """Snapshots of etcd on a schedule: verified, encrypted together with the cluster's CAs, and brought to the share.
 
-etcdctl comes out of the image that etcd itself runs from: it is on every control plane, also while nothing runs there,
-and has etcd's own version, which no package of a distribution has. What leaves the machine is encrypted to the site's
-recipient: users of the share see names and times. smbclient brings it, no mount: a control plane needs none, and a
-share that is away costs a time limit, not a process that nothing ends.
+What leaves the machine is encrypted to the site's recipient: users of the share see names and times. smbclient brings
+it, no mount: a control plane needs none, and a share that is away costs a time limit, not a process that nothing ends.
 
-Source: https://etcd.io/docs/v3.5/op-guide/recovery/.
+Source: https://etcd.io/docs/v3.6/op-guide/recovery/.
 """
 
 from __future__ import annotations
@@ -17,16 +15,18 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from infra.kubeadm.configuration import ENCRYPTION
+from infra.kubeadm.etcd import OFFLINE, TOOLS, TOOLS_SCRIPT, tools_file
 from infra.machines.commands import Command, File
 
 STORE = PurePosixPath("/var/lib/mlops/etcd-snapshots")
-TOOLS = PurePosixPath("/usr/local/lib/mlops-etcd")
 SCRIPT = PurePosixPath("/usr/local/sbin/mlops-etcd-snapshot")
-TOOLS_SCRIPT = PurePosixPath("/usr/local/sbin/mlops-etcd-tools")
 UNIT = "mlops-etcd-snapshot.service"
 TIMER = "mlops-etcd-snapshot.timer"
+MANIFESTS = PurePosixPath("/etc/kubernetes/manifests")
 BROUGHT = STORE / "brought"
 PREFIX, SUFFIX = "etcd-", ".tar.gz.age"
+RELEASE = "kubernetes-version"
+"""A snapshot's member that says which release's API server wrote the data; those of before had none."""
 HERE = "here"
 """The script's argument that leaves the new snapshot on the machine; the next run brings it."""
 HELD_HERE = 2
@@ -81,11 +81,6 @@ def snapshot_files(plan: SnapshotPlan) -> tuple[File, ...]:
     return files if plan.place is None else (*files, _credentials(plan.place))
 
 
-def tools_file() -> File:
-    """Return the script that takes etcdctl and etcdutl out of etcd's image, whose name is its argument."""
-    return File(TOOLS_SCRIPT, _TOOLS_TEXT, 0o755)
-
-
 def take_snapshot() -> Command:
     """Return the command that takes a snapshot now, and ends when it is verified and on the share.
 
@@ -102,29 +97,6 @@ def snapshot_time(name: str) -> datetime.datetime | None:
         return datetime.datetime.strptime(found[1] + "+0000", "%Y%m%dT%H%M%SZ%z") if found else None
     except ValueError:  # the 32nd of a month
         return None
-
-
-_TOOLS_TEXT = f"""\
-#!/bin/sh
-# etcdctl, and etcdutl where there is one, out of the image that etcd runs from: the same version as its data.
-set -eu
-image=$1 tools={TOOLS} root=/run/mlops-etcd-image
-[ "$(cat "$tools/image" 2>/dev/null)" != "$image" ] || exit 0
-forget() {{
-  ctr -n k8s.io images unmount --rm "$root" >/dev/null 2>&1 || umount "$root" 2>/dev/null || true
-}}
-forget  # what a killed run left
-trap forget EXIT
-mkdir -p "$root" "$tools"
-ctr -n k8s.io images mount "$image" "$root" >/dev/null
-rm -f "$tools/image"
-for name in etcdctl etcdutl; do
-  rm -f "$tools/$name"
-  [ ! -e "$root/usr/local/bin/$name" ] || install -m 0755 "$root/usr/local/bin/$name" "$tools/$name"
-done
-[ -x "$tools/etcdctl" ] || {{ echo "there is no etcdctl in $image" >&2; exit 1; }}
-printf %s "$image" >"$tools/image"
-"""
 
 
 def _script(plan: SnapshotPlan) -> str:
@@ -144,8 +116,7 @@ mkdir "$work"
 trap 'rm -rf "$work"' EXIT
 
 # Take it.
-{TOOLS_SCRIPT} "$(sed -n 's/^ *image: *//p' /etc/kubernetes/manifests/etcd.yaml | head -n 1)"
-export ETCDCTL_API=3
+{TOOLS_SCRIPT} "$(sed -n 's/^ *image: *//p' {MANIFESTS}/etcd.yaml | head -n 1)"
 pki=/etc/kubernetes/pki/etcd
 "$tools/etcdctl" --endpoints=https://127.0.0.1:2379 --cacert=$pki/ca.crt --cert=$pki/healthcheck-client.crt \\
   --key=$pki/healthcheck-client.key --command-timeout=600s snapshot save "$work/snapshot.db"
@@ -157,13 +128,16 @@ if [ "$digest" != "$(tail -c 32 "$work/snapshot.db" | od -An -v -tx1 | tr -d ' \
   echo 'the snapshot is damaged' >&2
   exit 1
 fi
-status=$tools/etcdutl
-[ -x "$status" ] || status=$tools/etcdctl
-"$status" snapshot status "$work/snapshot.db" --write-out=json >"$work/status.json"
+{OFFLINE} snapshot status "$work/snapshot.db" --write-out=json >"$work/status.json" 2>"$work/said" || {{
+  cat "$work/said" >&2
+  exit 1
+}}
 
 # Encrypt it with what it is useless without. The name appears with all of its content, or not at all.
 name={PREFIX}$(date -u +%Y%m%dT%H%M%SZ){SUFFIX}
-tar -czf "$work/all.tar.gz" -C "$work" snapshot.db status.json -C / etc/kubernetes/pki {str(ENCRYPTION).lstrip("/")}
+sed -n 's/^ *image: .*kube-apiserver:v//p' {MANIFESTS}/kube-apiserver.yaml >"$work/{RELEASE}" 2>/dev/null || true
+tar -czf "$work/all.tar.gz" -C "$work" snapshot.db status.json {RELEASE} \\
+  -C / etc/kubernetes/pki {str(ENCRYPTION).lstrip("/")}
 age --recipient {plan.recipient} --output "$work/done" "$work/all.tar.gz"
 sync "$work/done"
 mv "$work/done" "$store/$name"

@@ -23,7 +23,7 @@ from api_server import ADDRESS, SPACE, open_server
 
 from configs.problems import Problem, UserError
 from infra.kubeadm.configuration import ENCRYPTION, Cluster
-from infra.kubeadm.snapshots import TOOLS
+from infra.kubeadm.etcd import OFFLINE, TOOLS
 from infra.machines.batch import Quick
 from infra.machines.commands import Command, File, Removal
 from infra.site.engine import State, run_steps
@@ -149,7 +149,7 @@ def test_secrets_are_read_by_the_same_key_and_logins_hold_by_the_same_ca(
     listed = bare.run(Command(("kubeadm", "config", "images", "list", f"--config={CONFIGURATION}"))).stdout
     image = next(line for line in listed.split() if "/etcd:" in line)
     bare.write(File(TOOLS / "image", image))
-    bare.run(Command(("cp", shutil.which("etcdctl") or "", str(TOOLS / "etcdctl"))))
+    bare.run(Command(("cp", shutil.which("etcdutl") or shutil.which("etcdctl") or "", str(OFFLINE))))
     bare.run(Command(("mkdir", "-p", "/var/lib/etcd/member")))
     bare.write(File(ENCRYPTION, "of a broken cluster"))
 

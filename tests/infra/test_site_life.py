@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import subprocess
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from step_changes import commands, fact, found
 
 from configs.problems import UserError
 from configs.site import Site, load_site
+from infra.kubeadm.snapshots import RELEASE
 from infra.machines.commands import Command, File, Removal
 from infra.site.facts import Fact, Reading
 from infra.site.life import draining, leaving, restore
@@ -227,6 +229,34 @@ def test_no_cluster_is_made_where_a_restore_was_cut_off(thesis: Site, tmp_path: 
     assert restore_steps(thesis, tmp_path, tmp_path / ".mlops", {"state/x": b""}) == []
     with pytest.raises(UserError, match="type master"):
         restore_steps(thesis, tmp_path, tmp_path / ".mlops", members, "worker")
+
+
+@pytest.mark.parametrize(
+    ("taken", "words"),
+    [
+        ("1.33.13", ""),
+        ("1.34.12", ""),
+        ("1.34.2", ""),
+        ("", ""),
+        ("1.35.1", "the snapshot: is of Kubernetes 1.35.1, and configs/site.yaml says 1.34.9, which cannot read"),
+        ("1.32.9", "may follow one minor version before it, and no more"),
+    ],
+)
+def test_a_snapshot_is_restored_by_its_own_release_or_the_next_minor_one(
+    thesis: Site, tmp_path: Path, taken: str, words: str
+) -> None:
+    members = {f"cluster/{name}": data for name, data in MEMBERS.items()} | {
+        f"cluster/{RELEASE}": f"{taken}\n".encode()
+    }
+    assert thesis.kubernetes is not None
+    kubernetes = thesis.kubernetes.model_copy(update={"version": "1.34.9"})
+    site = thesis.model_copy(update={"kubernetes": kubernetes})
+    if not words:
+        assert restore_steps(site, tmp_path, tmp_path / ".mlops", members)
+        return
+    with pytest.raises(UserError, match=re.escape(words)) as refused:
+        restore_steps(site, tmp_path, tmp_path / ".mlops", members)
+    assert f"write `version: {taken}` there" in str(refused.value)
 
 
 def test_a_retirement_keeps_all_data_unless_told(thesis: Site, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import subprocess
 import tarfile
 import time
@@ -15,7 +16,8 @@ from lab_sites import LabSite, ended, start_flow
 
 from infra.age.files import AgeError, decrypt_by_identity
 from infra.age.keys import make_identity
-from infra.kubeadm.snapshots import SCRIPT, STORE, TIMER, TOOLS, UNIT
+from infra.kubeadm.etcd import OFFLINE, TOOLS
+from infra.kubeadm.snapshots import SCRIPT, STORE, TIMER, UNIT
 from infra.site.engine import State
 from infra.site.life.backup import Closing, back_up
 from infra.site.life.restore_state import open_by, read_backup
@@ -70,6 +72,7 @@ def test_the_first_snapshot_is_on_the_share_and_a_second_run_changes_nothing(sit
     assert len(listed(site)) == 1
     assert site.run(apply=True, steps=step(site))["master", "snapshots"].state is State.FITS
     assert site.machines["master"].run("cat", str(TOOLS / "image")) == IMAGE
+    assert "--data-dir" in site.machines["master"].run(str(OFFLINE), "snapshot", "restore", "--help")
 
 
 def test_only_the_sites_own_key_reads_it(site: LabSite) -> None:
@@ -83,6 +86,9 @@ def test_only_the_sites_own_key_reads_it(site: LabSite) -> None:
         assert key is not None
         assert snapshot is not None
         secret, data = key.read(), snapshot.read()
+        status = tar.extractfile("status.json")
+        assert status is not None
+        assert json.load(status)["totalKey"] > 0
     assert {"status.json", "etc/kubernetes/encryption.yaml", "etc/kubernetes/pki/sa.key"} <= set(names)
     assert VALUE.encode() in data
     with pytest.raises(AgeError):

@@ -9,6 +9,8 @@ from pathlib import Path
 from configs.problems import Problem, UserError
 from configs.site import SITE_FILE, Site
 from infra.kubeadm.configuration import cluster_of
+from infra.kubeadm.releases import parts
+from infra.kubeadm.snapshots import RELEASE
 from infra.site.inventory import SiteMachine, holder, machines_of, site_folder
 from infra.site.life.backup import CLUSTER
 from infra.site.life.leaving import DRAIN_S, delete_step, drain_step, leave_step, ready_step, return_step
@@ -72,7 +74,8 @@ def restore_steps(site: Site, root: Path, home: Path, members: Mapping[str, byte
         replaced: the control plane's name, typed: what is left of a cluster there may be moved aside.
 
     Raises:
-        UserError: another name was typed, or the site's file has no cluster.
+        UserError: another name was typed, the site's file has no cluster, or it is one of another release than may
+            follow that of the backup.
     """
     cluster = {
         name.removeprefix(f"{CLUSTER}/"): data for name, data in members.items() if name.startswith(f"{CLUSTER}/")
@@ -86,6 +89,7 @@ def restore_steps(site: Site, root: Path, home: Path, members: Mapping[str, byte
     assert site.kubernetes is not None  # noqa: S101 - or there is no control plane
     assert site.network is not None  # noqa: S101
     wanted = cluster_of(site.kubernetes, site.network)
+    _check_release(cluster.get(RELEASE, b"").decode().strip(), wanted.version)
     key = find_or_make_key(site_folder(home) / "encryption-key", "the key of the cluster's secrets")
     works = "worker" in control_plane.roles
     files = control_plane_files(name, control_plane.address, wanted, key, works=works)
@@ -100,6 +104,24 @@ def restore_steps(site: Site, root: Path, home: Path, members: Mapping[str, byte
     ]
     refresh = [refresh_step(worker, cluster, ((name, "control-plane"),)) for worker in workers]
     return [*before, restore, *after, *refresh]
+
+
+def _check_release(taken: str, wanted: str) -> None:
+    """Check that the API server of ``wanted`` can read what that of ``taken`` has written; empty: nobody wrote it down.
+
+    Raises:
+        UserError: it is older, or more than one minor version newer.
+    """
+    old, new = parts(taken)[:2], parts(wanted)[:2]
+    if not taken or old == new or (old[0], old[1] + 1) == new:
+        return
+    why = "cannot read what a newer one wrote" if new < old else "may follow one minor version before it, and no more"
+    remedy = f"write `version: {taken}` there" + (
+        ", or name a snapshot from before that upgrade" if new < old else ", restore, and upgrade step by step"
+    )
+    raise UserError(
+        Problem("the snapshot", f"is of Kubernetes {taken}, and {SITE_FILE} says {wanted}, which {why}", remedy)
+    )
 
 
 def _own(site: Site, root: Path, home: Path, name: str) -> list[Step]:

@@ -5,7 +5,7 @@ may have another address. To the control plane's own step the result looks like 
 kubeadm takes the CAs and the data that are there. Nodes know the same CA, and go on by themselves.
 
 Sources: https://kubernetes.io/docs/tasks/administer-cluster/configure-upgrade-etcd/#restoring-an-etcd-cluster and
-https://etcd.io/docs/v3.5/op-guide/recovery/.
+https://etcd.io/docs/v3.6/op-guide/recovery/.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 
+from infra.kubeadm.etcd import OFFLINE, TOOLS, TOOLS_SCRIPT, tools_file
 from infra.kubeadm.joining import FOLDER
-from infra.kubeadm.snapshots import TOOLS, TOOLS_SCRIPT, tools_file
 from infra.machines.commands import Command, File, Removal
 from infra.site.facts import Fact, Facts
 from infra.site.reading import MARKERS, absent_fact, file_fact
@@ -40,19 +40,24 @@ exit 1
 """
 _LIVES = Fact(("sh", "-c", _ALIVE))
 _THERE = Fact(("sh", "-c", f"ls -d {FOLDER}/*.conf {FOLDER}/manifests/*.yaml {DATA}/member 2>/dev/null"))
-# Whoever watches from before must not take what is written from now on for what it knows already.
+# Whoever watches from before must not take what is written from now on for what it knows already. So revisions go on at
+# the milliseconds since 1970: further than any before, however often and from however old a snapshot it is restored.
 _RESTORE = f"""\
 set -eu
 image=$(kubeadm config images list --config {CONFIGURATION} 2>/dev/null | grep /etcd:)
-[ "$(cat {TOOLS}/image 2>/dev/null)" = "$image" ] || ctr -n k8s.io images list -q | grep -qxF "$image" ||
+[ -x {OFFLINE} ] && [ "$(cat {TOOLS}/image 2>/dev/null)" = "$image" ] ||
+  ctr -n k8s.io images list -q | grep -qxF "$image" ||
   kubeadm config images pull --config {CONFIGURATION}
 {TOOLS_SCRIPT} "$image"
-tool={TOOLS}/etcdutl
-[ -x "$tool" ] || tool={TOOLS}/etcdctl
 jump=
-"$tool" snapshot restore --help 2>&1 | grep -q -e --bump-revision && jump='--bump-revision 1000000000 --mark-compacted'
+if {OFFLINE} snapshot restore --help 2>&1 | grep -q -e --bump-revision; then
+  at=$({OFFLINE} snapshot status {CAME} --write-out=json 2>/dev/null | sed 's/.*"revision":\\([0-9]*\\).*/\\1/')
+  ahead=$(($(date +%s%3N) - at))
+  [ "$ahead" -gt 1000000000 ] || ahead=1000000000
+  jump="--bump-revision $ahead --mark-compacted"
+fi
 rm -rf {DATA}.new
-ETCDCTL_API=3 "$tool" snapshot restore {CAME} --data-dir {DATA}.new --name "$1" \\
+{OFFLINE} snapshot restore {CAME} --data-dir {DATA}.new --name "$1" \\
   --initial-cluster "$1=https://$2:2380" --initial-advertise-peer-urls "https://$2:2380" $jump
 chmod 0700 {DATA}.new
 # An empty folder, or what this came to before it was cut off.
