@@ -105,17 +105,20 @@ def bundle(
     community: Annotated[
         bool, typer.Option(help="Kubernetes from its own repository, not the machine's sources.")
     ] = True,
+    kubernetes: Annotated[
+        str, typer.Option(help="Its release, as one to upgrade to; left out: the one that configs/site.yaml says.")
+    ] = "",
 ) -> None:
     """Make one archive of all packages that the steps install, for `packages: {bundle: FILE}`; changes no machine."""
     from cli.console import console
     from configs.home import home_folder
     from configs.site import SITE_FILE
     from infra.site.bundling import make_bundle
+    from infra.site.life.upgrade import site_of
 
+    described = site_of(described_site(), kubernetes)[0] if kubernetes else described_site()
     with console.status(f"{name} fetches packages"):
-        count = make_bundle(
-            described_site(), Path.cwd(), home_folder(), name, output, package or (), community=community
-        )
+        count = make_bundle(described, Path.cwd(), home_folder(), name, output, package or (), community=community)
     size = output.stat().st_size / 1e6
     console.print(f"{output}: {count} packages, {size:.0f} MB. In {SITE_FILE}: packages: {{bundle: {output}}}")
 

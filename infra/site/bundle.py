@@ -8,6 +8,7 @@ packages make the same archive, byte by byte.
 
 from __future__ import annotations
 
+import re
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from configs.kubernetes import Kubernetes
 from configs.problems import Problem, UserError
+from infra.kubeadm.releases import parts
 from infra.machines.commands import Command
 from infra.machines.transfer import digest_of
 from infra.site.facts import Fact, Facts
@@ -23,6 +25,8 @@ from infra.site.steps import kubernetes
 
 _SHOW_RELEASE = '. /etc/os-release; echo "$ID ${VERSION_CODENAME:-?} $(dpkg --print-architecture)"'
 RELEASE_FACT = Fact(("sh", "-c", _SHOW_RELEASE))
+BUNDLE = PurePosixPath("/var/lib/mlops/packages")
+"""Where the machines that it is for have it, unpacked."""
 PLACE = PurePosixPath("/var/cache/mlops-bundle")
 """Where a bundle is made: a folder of ours alone, removed before and after."""
 ARCHIVE = PLACE / "bundle.tar"
@@ -38,17 +42,32 @@ mkdir -p {PLACE}/lists/partial {PLACE}/archives/partial {PLACE}/sources {PLACE}/
 cd {PLACE}
 : >status
 parts=$(apt-config shell dir Dir::Etc::sourceparts/d | sed "s/^dir='\\(.*\\)'$/\\1/")
-for file in "$parts"/*.sources "$parts"/*.list; do
-  case "$file" in */mlops-kubernetes.* | *'*'*) ;; *) cp "$file" sources/ ;; esac
-done
+list=$(apt-config shell file Dir::Etc::sourcelist/f | sed "s/^file='\\(.*\\)'$/\\1/")
+take() {{
+  for file in "$parts"/*.sources "$parts"/*.list; do
+    case "$file" in
+      */mlops-kubernetes.* | *'*'*) ;;
+      # A bundle that this machine itself was provisioned by is none of its sources.
+      *.sources) awk -v RS= -v ORS='\\n\\n' '!index($0, "URIs: file:{BUNDLE}\\n")' "$file" >"sources/${{file##*/}}" ;;
+      *) cp "$file" sources/ ;;
+    esac
+  done
+}}
+take
+if [ "$list" = /dev/null ] && ! grep -qs '^URIs:' sources/*; then
+  # Nothing else is what the site has led it to: it is asked for what it had itself.
+  list=/etc/apt/sources.list parts=/etc/apt/sources.list.d
+  take
+fi
 if [ -n "$community" ]; then
   curl -fsSL --proto =https --max-time 60 --output kubernetes.asc "$community/Release.key"
   echo "deb [signed-by={PLACE}/kubernetes.asc] $community/ /" >sources/kubernetes.list
 fi
-cat >apt.conf <<'END'
+cat >apt.conf <<END
 Dir::State::lists "{PLACE}/lists";
 Dir::State::status "{PLACE}/status";
 Dir::Cache "{PLACE}";
+Dir::Etc::sourcelist "$list";
 Dir::Etc::sourceparts "{PLACE}/sources";
 APT::Sandbox::User "root";
 APT::Update::Error-Mode "any";
@@ -86,11 +105,13 @@ class Bundle:
 
     Attributes:
         digest: SHA-256 of the archive. release: distribution, codename and architecture that it is for.
+        kubernetes: releases that it has all packages of.
     """
 
     path: Path
     digest: str
     release: tuple[str, str, str]
+    kubernetes: tuple[str, ...] = ()
 
 
 def open_bundle(path: Path) -> Bundle:
@@ -104,13 +125,15 @@ def open_bundle(path: Path) -> Bundle:
         with tarfile.open(path, "r:") as archive:
             member = archive.extractfile("release")
             said = member.read(200).decode("ascii").split() if member else []
+            index = archive.extractfile("Packages")
+            packages = index.read().decode() if index else ""
     except FileNotFoundError:
         raise UserError(Problem(str(path), "is not there", remedy)) from None
     except (OSError, tarfile.TarError, KeyError, UnicodeDecodeError) as error:
         raise UserError(Problem(str(path), f"is no bundle of packages: {error}", remedy)) from None
     if len(said) != 3:
         raise UserError(Problem(str(path), "does not say which release it is for", remedy))
-    return Bundle(path, digest_of(path), (said[0], said[1], said[2]))
+    return Bundle(path, digest_of(path), (said[0], said[1], said[2]), _releases(packages))
 
 
 def read_release(facts: Facts) -> tuple[str, str, str]:
@@ -144,6 +167,15 @@ def bundle_command(packages: Sequence[str], community: str = "") -> Command:
             sources do not have it.
     """
     return Command(("sh", "-c", _SCRIPT, "sh", community.rstrip("/"), *packages), timeout_s=_MAKE_S)
+
+
+def _releases(index: str) -> tuple[str, ...]:
+    """Return the releases of Kubernetes that all packages of are in an index as apt reads it, the newest last."""
+    there = re.findall(r"^Package: (\S+)\n(?:.+\n)*?Version: (\S+)$", index, re.MULTILINE)
+    found = [
+        {kubernetes.release_of(version) for name, version in there if name == wanted} for wanted in kubernetes.PACKAGES
+    ]
+    return tuple(sorted(set.intersection(*found), key=parts))
 
 
 def read_made(said: str) -> tuple[int, str]:

@@ -18,17 +18,18 @@ from infra.site.facts import Fact, Reading
 from infra.site.step import Change
 from infra.site.steps.base import base_step
 from infra.site.steps.kubernetes import kubernetes_step
-from infra.site.steps.packages import package_sources, packages_step
+from infra.site.steps.packages import package_sources, packages_step, sole_bundle
 
 KEY = "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nabc\n-----END PGP PUBLIC KEY BLOCK-----\n"
 BOOKWORM = Reading(0, "debian bookworm amd64\n")
 
 
-def bundle_at(path: Path, release: str = "debian bookworm amd64\n") -> Path:
+def bundle_at(path: Path, release: str = "debian bookworm amd64\n", packages: str = "") -> Path:
     with tarfile.open(path, "w") as archive:
-        member = tarfile.TarInfo("release")
-        member.size = len(release)
-        archive.addfile(member, io.BytesIO(release.encode()))
+        for name, text in (("release", release), ("Packages", packages)):
+            member = tarfile.TarInfo(name)
+            member.size = len(text)
+            archive.addfile(member, io.BytesIO(text.encode()))
     return path
 
 
@@ -117,6 +118,35 @@ def test_files_that_are_not_what_they_should_be_are_told(tmp_path: Path, section
 def test_an_archive_without_a_release_is_none(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not say which release"):
         open_bundle(bundle_at(tmp_path / "b.tar", "debian\n"))
+
+
+def test_a_bundle_says_which_releases_of_kubernetes_it_has_all_of(tmp_path: Path) -> None:
+    index = "".join(
+        f"Package: {name}\nArchitecture: amd64\nVersion: {version}-1.1\nDepends: libc6\n\n"
+        for name, versions in (
+            ("kubeadm", ("1.34.9", "1.33.13", "1.9.1")),
+            ("kubelet", ("1.34.9", "1.33.13", "1.9.1")),
+            ("kubectl", ("1.34.9", "1.9.1")),
+            ("kubernetes-cni", ("1.33.13",)),
+        )
+        for version in versions
+    )
+    assert open_bundle(bundle_at(tmp_path / "b.tar", packages=index)).kubernetes == ("1.9.1", "1.34.9")
+    assert open_bundle(bundle_at(tmp_path / "b.tar")).kubernetes == ()
+
+
+@pytest.mark.parametrize(
+    ("section", "alone"),
+    [
+        ({"bundle": "b.tar"}, True),
+        ({"bundle": "b.tar", "only": False}, False),
+        ({"bundle": "b.tar", "sources": [{"url": "https://a.example", "suites": ["/"]}]}, False),
+        ({"proxy": "http://proxy.example.org:3128"}, False),
+    ],
+)
+def test_a_bundle_is_the_only_source_or_one_of_several(tmp_path: Path, section: dict[str, object], alone: bool) -> None:
+    bundle_at(tmp_path / "b.tar")
+    assert (sole_bundle(Packages.model_validate(section), tmp_path) is not None) is alone
 
 
 def test_a_bundle_has_what_the_steps_install_and_of_kubernetes_the_sites_release() -> None:

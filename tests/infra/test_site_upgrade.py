@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +16,10 @@ from configs.problems import UserError
 from configs.site import Site, load_site
 from infra.kubeadm import releases
 from infra.kubeadm.configuration import told_version, with_version
+from infra.kubeadm.etcd import why_not_3_6
 from infra.kubeadm.releases import why_not
 from infra.machines.commands import Command, File
+from infra.site.bundle import Bundle
 from infra.site.engine import Outcome, State
 from infra.site.facts import Reading
 from infra.site.life import upgrading
@@ -117,9 +120,11 @@ def test_a_cluster_that_says_nothing_is_waited_for_and_else_nothing_is_said() ->
     assert "get --raw /readyz" in commands([change])
 
 
-def offer(packages: str, offered: Reading, space: str, *, asked: bool = False) -> list[Change]:
+def offer(
+    packages: str, offered: Reading, space: str, *, asked: bool = False, bundle: Bundle | None = None
+) -> list[Change]:
     wanted = NEW.model_copy(update={"packages": packages})
-    step = offer_step("worker", wanted, "run", ())
+    step = offer_step("worker", wanted, "run", (), bundle)
     known = {
         INSTALLED: OLD_PACKAGES,
         fact(step, "madison"): offered,
@@ -148,6 +153,55 @@ def test_packages_are_asked_of_apt_before_anything_is_touched() -> None:
     assert refused.by_hand == "name a release that there is"
     (refused,) = offer("community", Reading(1, "Could not resolve 'pkgs.k8s.io'"), ROOM)
     assert "Could not resolve" in refused.why
+
+
+def test_a_bundle_that_has_not_the_release_is_refused_before_it_is_carried() -> None:
+    older = Bundle(Path("b.tar"), "digest", ("debian", "bookworm", "amd64"), ("1.33.13",))
+    (refused,) = offer("system", Reading(0, OFFERED), ROOM, bundle=older)
+    assert refused.why == "b.tar has 1.33.13, and no other source is asked"
+    assert "`mlops site bundle MACHINE --kubernetes 1.34.9`" in refused.by_hand
+    (refused,) = offer("system", Reading(0, OFFERED), ROOM, bundle=replace(older, kubernetes=()))
+    assert "has no Kubernetes" in refused.why
+    # One that has it is not on the machine yet when that is only looked at: apt is to be asked again, then.
+    (ask,) = offer("system", Reading(0, ""), ROOM, bundle=replace(older, kubernetes=("1.34.9",)))
+    assert "apt-get" in commands([ask])
+    assert found(offer_step("worker", NEW, "run", (), older), {INSTALLED: NEW_PACKAGES}) == []
+
+
+def members(*names: str, version: str = "3.5.24") -> str:
+    described = json.dumps({"members": [{"ID": "1", "name": name} for name in names]})
+    return f'{{"etcdserver":"{version}","etcdcluster":"3.5.0"}}\n{described}\n'
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted", "words"),
+    [
+        (members("master"), "1.34.9", ""),
+        (members("master", "other"), "1.33.13", ""),
+        (members("master", "other", version="3.5.26"), "1.34.9", ""),
+        (members("master", "other", version="3.6.5"), "1.34.9", ""),
+        (members("master", "other"), "1.34.9", "etcd is 3.5.24 and has 2 members (master, other)"),
+        (members("master", ""), "1.35.0", "(master, ?)"),
+        ("curl: (7) Failed to connect", "1.34.9", ""),
+        ("[]\n3\n", "1.34.9", ""),
+    ],
+)
+def test_several_members_of_etcd_are_mended_before_3_6_takes_them_as_they_are(
+    said: str, wanted: str, words: str
+) -> None:
+    what, remedy = why_not_3_6(said, wanted)
+    assert (words in what, bool(what)) == (True, bool(words))
+    assert bool(remedy) == bool(words)
+    step = nodes_step("master", (), NEW.model_copy(update={"version": wanted}))
+    known = {
+        NODES: Reading(0, row("master", "1.33.13")),
+        SERVER: Reading(0, '{"gitVersion": "v1.33.13"}'),
+        file_fact(TOLD): told("1.33.13"),
+        fact(step, "test -x"): Reading(0),
+        fact(step, "member/list"): Reading(0, said),
+    }
+    refused = [change for change in found(step, known) if "members" in change.why]
+    assert bool(refused) == (bool(words) and wanted == "1.34.9")
 
 
 def test_a_full_machine_is_refused_and_etcd_needs_room_for_its_copy() -> None:

@@ -14,9 +14,9 @@ import pytest
 from lab import Lab, LabMachine
 from lab_sites import LabSite
 
-from infra.site.bundle import PLACE
+from infra.site.bundle import BUNDLE, PLACE
 from infra.site.engine import Key, Outcome, State, problems_of
-from infra.site.steps.packages import BUNDLE
+from infra.site.step import Step
 
 pytestmark = pytest.mark.machine
 CHECKOUT = Path(__file__).parents[2]
@@ -115,6 +115,28 @@ def test_another_bundle_is_carried_and_comes_before_other_sources(site: LabSite)
     said = offline.run("apt-cache", "policy")
     assert "990 file:/var/lib/mlops/packages" in said
     assert fits(apply(site))
+
+
+@pytest.mark.parametrize("only", ["true", "false"])
+def test_a_machine_that_has_one_makes_the_next_of_its_own_sources(site: LabSite, only: str) -> None:
+    maker, text = site.machines["registry"], site.file.read_text()
+    site.file.write_text(text.replace("only: false", f"only: {only}"))
+    assert {item.error for item in site.run(apply=True, steps=carrying(site, "registry")).values()} == {None}
+    maker.run("apt-get", "-q", "update")
+    assert f"file:{BUNDLE}" in maker.run("apt-cache", "policy", "socat")
+    first = hashlib.sha256((site.root / "site-packages.tar").read_bytes()).hexdigest()
+    # Without its own sources it would find all that the bundle has, and nothing newer ever.
+    (maker.root / "etc/apt/sources.list").rename(maker.root / "root/sources.list")
+    assert bundle(site, "--package", "socat", "--output", "no.tar").returncode == 1
+    (maker.root / "root/sources.list").rename(maker.root / "etc/apt/sources.list")
+    made = bundle(site, "--package", "socat")
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert hashlib.sha256((site.root / "site-packages.tar").read_bytes()).hexdigest() == first
+    site.file.write_text(text)
+
+
+def carrying(site: LabSite, machine: str) -> list[Step]:
+    return [step for step in site.steps() if (step.machine, step.name) == (machine, "packages")]
 
 
 def test_a_bundle_that_was_cut_or_is_for_another_release_is_not_used(site: LabSite) -> None:

@@ -23,6 +23,7 @@ from infra.site.life.upgrading import back_step, control_plane_step, empty_step,
 from infra.site.plan import site_steps
 from infra.site.session import run_site
 from infra.site.step import Step
+from infra.site.steps.packages import sole_bundle
 from infra.site.steps.snapshots import snapshot_plan
 
 CHECKS = ("nodes", "packages", "offer")
@@ -138,7 +139,8 @@ def upgrade_steps(
         if step.name == "packages" and step.machine in (name, *workers)
     ]
     carried = {step.machine: ((step.machine, step.name),) for step in sources}
-    offers = [offer_step(node, wanted, run, (*allowed, *carried.get(node, ()))) for node in (name, *workers)]
+    bundle = sole_bundle(site.packages, root) if site.packages is not None else None
+    offers = [offer_step(node, wanted, run, (*allowed, *carried.get(node, ())), bundle) for node in (name, *workers)]
     steps += [*sources, *offers]
     offered = tuple((step.machine, step.name) for step in offers)
     snapshot = snapshot_step(name, wanted, run, where, (*allowed, *offered))

@@ -12,9 +12,11 @@ from pathlib import PurePosixPath
 from configs.kubernetes import Kubernetes
 from configs.site import SITE_FILE
 from infra.kubeadm.configuration import told_version
+from infra.kubeadm.etcd import ASK, why_not_3_6
 from infra.kubeadm.releases import offered_words, parts, why_not
 from infra.kubeadm.snapshots import SCRIPT
 from infra.machines.commands import Command, File
+from infra.site.bundle import Bundle
 from infra.site.facts import Fact, Facts
 from infra.site.life.nodes import NODES, Node, read_nodes
 from infra.site.reading import MARKERS, absent_fact, apt_update, file_fact, file_text, installed_packages, packages_fact
@@ -26,6 +28,7 @@ from infra.site.steps.kubernetes import PACKAGES, pin, release_of, repository_of
 TOLD = File(CONFIGURATION, "", 0o600)
 """What kubeadm has ended with last, an upgrade included; only its reading is of interest."""
 SERVER = Fact((*KUBECTL, "get", "--raw", "/version"))
+_ETCD = Fact(("sh", "-c", ASK))
 _SCRIPT = Fact(("test", "-x", str(SCRIPT)))
 FREE_MB = 1500
 """What packages and images of a release take, and some: where each of these paths is."""
@@ -68,16 +71,22 @@ def nodes_step(control_plane: str, workers: Sequence[str], wanted: Kubernetes) -
         if not facts[_SCRIPT].ok:
             remedy = f"`mlops site apply --machine {control_plane} --step snapshots` first"
             yield _refused("take a snapshot before", "the machine has not what takes them", remedy)
+        what, remedy = why_not_3_6(facts[_ETCD].text, version)
+        if what:
+            yield _refused(f"upgrade to {version}", what, remedy)
 
-    facts = (NODES, SERVER, file_fact(TOLD), _SCRIPT)
+    facts = (NODES, SERVER, file_fact(TOLD), _SCRIPT, _ETCD)
     return Step("nodes", control_plane, facts, changes, repairable=False)
 
 
-def offer_step(machine: str, wanted: Kubernetes, run: str, after: tuple[tuple[str, str], ...]) -> Step:
+def offer_step(
+    machine: str, wanted: Kubernetes, run: str, after: tuple[tuple[str, str], ...], bundle: Bundle | None = None
+) -> Step:
     """Return the step that says whether ``machine`` can get the packages and has room for the release.
 
     Args:
         run: a name of this run: it has apt ask its sources anew, once.
+        bundle: where the machine gets packages from nothing else: it is looked at before it is carried there.
     """
     place, key = repository_of(wanted)
     installed = packages_fact(PACKAGES)
@@ -91,6 +100,12 @@ def offer_step(machine: str, wanted: Kubernetes, run: str, after: tuple[tuple[st
             return
         yield from _room_changes(facts)
         pins = " ".join(pin(behind, wanted.version))
+        if bundle is not None and not place and wanted.version not in bundle.kubernetes:
+            held = ", ".join(bundle.kubernetes) or "no Kubernetes"
+            told = f"{bundle.path.name} has {held}, and no other source is asked"
+            remedy = f"make it anew, with a network: `mlops site bundle MACHINE --kubernetes {wanted.version}`"
+            yield _refused(f"get {pins}", told, remedy)
+            return
         if not facts[offered].ok:
             remedy = f"`curl {place}Release` there; or `packages: system`, from a mirror" if place else "apt-get update"
             yield _refused(f"get {pins}", " ".join(facts[offered].text.split()) or "apt said nothing", remedy)

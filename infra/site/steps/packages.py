@@ -15,12 +15,11 @@ from configs.packages import Packages, Source
 from configs.problems import Problem, UserError
 from configs.site import SITE_FILE
 from infra.machines.commands import Command, File, Upload
-from infra.site.bundle import RELEASE_FACT, Bundle, open_bundle, read_release
+from infra.site.bundle import BUNDLE, RELEASE_FACT, Bundle, open_bundle, read_release
 from infra.site.facts import Fact, Facts
 from infra.site.reading import absent_changes, absent_fact, file_changes, file_fact
 from infra.site.step import Change, Step
 
-BUNDLE = PurePosixPath("/var/lib/mlops/packages")
 _TAR = BUNDLE.with_name("packages.tar")
 _DIGEST = BUNDLE / "digest"
 _OWN = PurePosixPath("/etc/apt/mlops.sources.d/site.sources")
@@ -84,6 +83,16 @@ def package_sources(wanted: Packages, root: Path) -> PackageSources:
         raise UserError(problems)
     bundle = open_bundle(root / wanted.bundle.expanduser()) if wanted.bundle else None
     return PackageSources(wanted, texts, bundle)
+
+
+def sole_bundle(wanted: Packages, root: Path) -> Bundle | None:
+    """Return the bundle of a section by which machines get packages from nothing else; None: they may.
+
+    Raises:
+        UserError: it is not there, or is none.
+    """
+    alone = wanted.bundle is not None and wanted.only and not wanted.sources
+    return package_sources(wanted, root).bundle if alone else None
 
 
 def packages_step(machine: str, given: PackageSources, after: tuple[tuple[str, str], ...] = ()) -> Step:
