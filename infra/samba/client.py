@@ -105,8 +105,9 @@ def mount_options(mount: Mount) -> tuple[str, ...]:
         f"gid={mount.gid}",
         "forceuid",
         "forcegid",
+        # With a nought in front: the kernel takes other numbers for decimal ones.
         "file_mode=0660",
-        "dir_mode=2770",
+        "dir_mode=02770",
         "nodev",
         "nosuid",
         "noexec",

@@ -25,7 +25,7 @@ What=//storage/sambashare
 Where=/mnt/sambashare
 Type=cifs
 Options=credentials=/etc/mlops/mnt-sambashare.credentials,vers=3.1.1,sign,uid=root,gid=root,forceuid,forcegid,\
-file_mode=0660,dir_mode=2770,nodev,nosuid,noexec,iocharset=utf8,cache=strict,serverino,soft,echo_interval=15,_netdev,\
+file_mode=0660,dir_mode=02770,nodev,nosuid,noexec,iocharset=utf8,cache=strict,serverino,soft,echo_interval=15,_netdev,\
 nofail
 TimeoutSec=30
 # While nothing is mounted, nobody but root can write to the machine's own disk there.
