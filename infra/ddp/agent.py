@@ -9,7 +9,7 @@ torch numbers agents by their addresses, rank 0 is there, too. What can go wrong
   for the new one. When the host is lost, so is the store: torchrun then ends everywhere, and is started again here, in
   place, with the new host.
 - torchrun ends with 1 whatever a rank ended with. We end with the exit code of the rank that failed first (128 + signal
-  where one ended it), and with :data:`PASSING` when torchrun did not find its peers.
+  where one ended it), and with :data:`PASSING` when torchrun did not find its peers; never with :data:`UNSEEN`.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ from infra.process import guarded, pump
 
 PASSING = 75
 """Exit code where no rank failed by itself: the peers were not found or the store was lost (``EX_TEMPFAIL``)."""
+UNSEEN = 255
+"""Exit code of a container whose end nobody saw, as containerd has it after a power cut of its node."""
 SAY_S = 10.0
 """Seconds between two notes that say who is missing."""
 
@@ -50,10 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     log = WorkerLog(options.log)
     try:
-        return Agent(options, log).run()
+        code = Agent(options, log).run()
     except TerminatedError:
         log.note("told to end: the ranks were ended")
         return 128 + signal.SIGTERM
+    # A rank may end with it as well, as by `sys.exit(-1)`: its own words tell that.
+    return 1 if code == UNSEEN else code
 
 
 class Agent:

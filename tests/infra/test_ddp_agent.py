@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from infra.ddp.agent import PASSING
+from infra.ddp.agent import PASSING, UNSEEN
 from infra.ddp.command import torchrun_options
 from infra.ddp.launch import Gang
 from infra.ddp.worker_log import EVENT
@@ -141,6 +141,14 @@ def test_a_lost_host_of_the_rendezvous_is_found_again_where_it_is_replaced(worke
 def test_it_ends_with_the_exit_code_of_the_rank(workers: Workers) -> None:
     assert workers.end(workers.start(0)) == 3
     assert "[rank 0] the toy is broken here" in workers.said(0)
+
+
+@pytest.mark.parametrize(
+    "workers", [(1, ("--fail-rank", "0", "--fail-step", "0", "--fail-code", str(UNSEEN)))], indirect=True
+)
+def test_a_rank_that_fails_is_none_whose_node_went_off(workers: Workers) -> None:
+    assert workers.end(workers.start(0)) == 1
+    assert f"failed (exitcode: {UNSEEN})" in workers.said(0)
 
 
 @pytest.mark.parametrize("workers", [(3, ())], indirect=True)

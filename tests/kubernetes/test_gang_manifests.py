@@ -96,7 +96,7 @@ def test_the_job_whole(gang: Gang, space: Space) -> None:
                     {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
                     {
                         "action": "FailJob",
-                        "onExitCodes": {"containerName": "worker", "operator": "NotIn", "values": [75, 137, 143]},
+                        "onExitCodes": {"containerName": "worker", "operator": "NotIn", "values": [75, 137, 143, 255]},
                     },
                 ]
             },

@@ -93,6 +93,13 @@ def test_a_worker_without_memory_is_told_with_its_limit(gang: Gang) -> None:
     assert problem.remedy == "raise worker.memory"
 
 
+def test_a_worker_whose_node_went_off_is_none_that_failed_by_itself(gang: Gang) -> None:
+    cut = pod(1, "Failed", state={"terminated": {"exitCode": 255, "reason": "Unknown"}})
+    problem = why_failed(gang, {"reason": "BackoffLimitExceeded"}, [cut], [], {})
+    assert "lost workers more often than max_restarts (3)" in problem.what
+    assert "worker 1 on node1 ended with exit code 255: its node went off" in problem.what
+
+
 def test_a_deadline_is_told(gang: Gang) -> None:
     assert "deadline" in why_failed(gang, {"reason": "DeadlineExceeded"}, [], [], {}).what
 

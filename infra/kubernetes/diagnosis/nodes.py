@@ -10,6 +10,8 @@ from infra.kubernetes.diagnosis.record import Category, Diagnosis
 
 SILENT = timedelta(seconds=15)
 """A node not ready for this long is lost, for a running pod on it; before, it may only be restarting its kubelet."""
+UNSEEN = ("Unknown", "ContainerStatusUnknown")
+"""Reasons of a container's end that nobody saw: containerd's, and kubelet's where that has forgotten the container."""
 _AGAIN = "the run is started again by itself and goes on at its last checkpoint"
 
 
@@ -85,6 +87,18 @@ def _taken(facts: Facts, pod: Pod) -> Diagnosis | None:
     if pod.reason in ("OutOfcpu", "OutOfmemory", "OutOfpods", "UnexpectedAdmissionError", "NodeAffinity"):
         what = f"{pod.node} turned the run's pod away when it came: {pod.message or pod.reason}"
         return _retried(pod, Category.EVICTED, what)
+    return _cut_off(pod)
+
+
+def _cut_off(pod: Pod) -> Diagnosis | None:
+    """A node that is back before anybody missed it has pods that ended, and says no more of them."""
+    for container, end in pod.ends():
+        if end.reason in UNSEEN:
+            when = f"{end.finished:%H:%M:%S} " if end.finished else ""
+            evidence = f"{when}{container.name} ended: {end.reason}, exit code {end.exit_code}"
+            what = f"Node {pod.node} went off under the run's pod, or containerd there, as at a power cut."
+            remedy = f"look why, `last -x` on {pod.node}; {_AGAIN}"
+            return Diagnosis(Category.NODE_LOST, what, (evidence, *_pod_words(pod)), remedy, passing=True)
     return None
 
 

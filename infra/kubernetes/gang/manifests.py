@@ -4,7 +4,8 @@ Each worker of the gang is a pod of the Job, called ``<gang>-<index>`` in the Se
 said in the Job, so that it holds while no controller is there:
 
 - Evicted, preempted or drained (condition ``DisruptionTarget``): replaced, as often as it happens.
-- Killed, or ended by the agent because the gang fell apart: replaced, ``max_restarts`` times in all.
+- Killed, lost with the power of its node, or ended by the agent because the gang fell apart: replaced,
+  ``max_restarts`` times in all.
 - A rank that failed by itself, with whatever code: the Job fails at once, another pod would fail as well.
 - The pod with index 0 succeeded: so did the gang, because it holds rank 0 and its torchrun ends after all others.
 
@@ -16,13 +17,13 @@ from __future__ import annotations
 import signal
 
 from configs.ddp import Kueue
-from infra.ddp.agent import PASSING
+from infra.ddp.agent import PASSING, UNSEEN
 from infra.ddp.launch import Gang
 from infra.kubernetes.gang.pod import CONTAINER, GANG, PORT, Manifest, Space, labels, pod, total
 from infra.kubernetes.kueue import QUEUE
 
-RETRIED = (PASSING, 128 + signal.SIGKILL, 128 + signal.SIGTERM)
-"""Exit codes of a worker that another pod in its place can do better with."""
+RETRIED = (PASSING, 128 + signal.SIGKILL, 128 + signal.SIGTERM, UNSEEN)
+"""Exit codes of a worker that another pod in its place can do better with; in the order that the API demands."""
 
 
 def job(gang: Gang, space: Space) -> Manifest:

@@ -15,10 +15,14 @@ INDEX = "batch.kubernetes.io/job-completion-index"
 _FINISHED = ("Succeeded", "Failed")
 _HOPELESS = ("InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError", "CreateContainerError")
 _REFUSED = ("not found", "denied", "unauthorized", "does not exist", "no such host", "certificate")
+_UNSEEN = "its node went off, or containerd there, and nobody saw its end"
 _ENDS = {
     "OOMKilled": "it used more memory than its limit of {memory}",
     "Evicted": "its node put it out: {message}",
     "DisruptionTarget": "{message}",
+    # Of containerd, and of kubelet where that has forgotten the container.
+    "Unknown": _UNSEEN,
+    "ContainerStatusUnknown": _UNSEEN,
 }
 
 
