@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from snapshots import FACTS, load
 
+from infra.kubernetes.decisions import Action, decide
 from infra.kubernetes.diagnosis.causes import diagnose
 from infra.kubernetes.diagnosis.facts import (
     Condition,
@@ -39,6 +40,16 @@ def test_kept_troubles_are_told_again(name: str) -> None:
     assert found.what == sentence
     assert found.evidence
     assert found.remedy
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "action"),
+    [("power_cut", "CRASHED", Action.RETRY), ("share_not_mounted", "PENDING", Action.SHOW)],
+)
+def test_what_passes_with_its_node_or_share_fails_no_run(name: str, kind: str, action: Action) -> None:
+    found = diagnose(load(name)[0])
+    assert found is not None
+    assert decide(found, kind, timedelta(hours=1), starts=0, retries=3) is action
 
 
 def test_kept_troubles_hold_no_values_of_variables() -> None:

@@ -160,6 +160,7 @@ def test_the_share_is_mounted_from_one_machine_on_the_other(site: VmSite) -> Non
     mounted = site.said("worker", "findmnt", "--noheadings", "--types", "cifs", "--output", "SOURCE,OPTIONS")
     assert mounted.startswith(f"//{load_site(site.file).vms['storage'].address}/sambashare")
     assert "vers=3.1.1" in mounted
+    assert site.said("worker", "stat", "--format=%a %u", f"{MOUNTED}/dvc") == "2770 10001"
     write = f"echo weights >{MOUNTED}/dvc/model && sync {MOUNTED}/dvc/model"
     site.said("worker", "setpriv", "--reuid=10001", "--regid=10001", "--clear-groups", "sh", "-c", write)
     assert site.said("storage", "cat", "/srv/samba/sambashare/dvc/model") == "weights"

@@ -6,9 +6,12 @@ Numbers and texts are those of mount.cifs(8), the kernel's cifs client, the kube
 from __future__ import annotations
 
 import re
+from pathlib import PurePosixPath
 
 from infra.kubernetes.diagnosis.facts import Facts, Pod
 from infra.kubernetes.diagnosis.record import Category, Diagnosis
+from infra.kubernetes.manifests import SHARE
+from infra.samba.sentinel import SENTINEL
 
 _STATUS = "mlops doctor"
 _LOGIN = "correct the share's user and password (configs/site.yaml, .mlops/secrets), then mlops platform apply"
@@ -53,6 +56,7 @@ _CIFS: tuple[tuple[str, str, str, bool], ...] = (
     ),
 )
 _NO_DRIVER = re.compile(r"driver name ([\w.-]+) not found in the list of registered CSI drivers")
+_WRONG_TYPE = re.compile(r"hostPath type check failed: (\S+) is not (?:a|an) (.+)$")
 _VOLUME = re.compile(r'for volume "([^"]+)"')
 _FAILED = ("FailedMount", "FailedAttachVolume", "FailedMapVolume")
 
@@ -97,8 +101,27 @@ def mount_failed(facts: Facts) -> Diagnosis | None:
             continue
         failures = [event for event in pod.events if event.reason in _FAILED]
         if failures:
-            return _mount(pod, failures[-1].message, (str(failures[-1]),))
+            message, evidence = failures[-1].message, (str(failures[-1]),)
+            return _not_mounted(pod, message, evidence) or _mount(pod, message, evidence)
     return None
+
+
+def _not_mounted(pod: Pod, message: str, evidence: tuple[str, ...]) -> Diagnosis | None:
+    """The node's own mount of the share is not there: its sentinel tells, or the folder itself."""
+    match, volume = _WRONG_TYPE.search(message), _VOLUME.search(message)
+    if match is None or volume is None:
+        return None
+    path = PurePosixPath(match.group(1))
+    if path.name != SENTINEL and not (SHARE in pod.claims and volume.group(1).endswith("-share")):
+        return None
+    return Diagnosis(
+        Category.MOUNT_FAILED,
+        f"{pod.node} has no share at {path.parent if path.name == SENTINEL else path}, and the pod waits for it.",
+        evidence,
+        f"look whether the Samba server runs ({_STATUS}), and what {pod.node} says (journalctl -g 'mount error'); "
+        "the pod starts by itself once the share is mounted",
+        passing=True,
+    )
 
 
 def _mount(pod: Pod, message: str, evidence: tuple[str, ...]) -> Diagnosis:
@@ -117,7 +140,7 @@ def _mount(pod: Pod, message: str, evidence: tuple[str, ...]) -> Diagnosis:
             f"install {match.group(1)} (csi-driver-smb), or look at its pod on {pod.node}",
             passing=True,
         )
-    if match := re.search(r"hostPath type check failed: (\S+) is not (?:a|an) (.+)$", message):
+    if match := _WRONG_TYPE.search(message):
         return Diagnosis(
             Category.MOUNT_FAILED,
             f"{where}: {pod.node} has no {match.group(2)} {match.group(1)}.",
