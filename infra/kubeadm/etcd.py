@@ -46,9 +46,14 @@ def why_not_3_6(said: str, wanted: str) -> tuple[str, str]:
     """
     try:
         version, members = (json.loads(line) for line in said.splitlines()[:2])
-        running, names = str(version["etcdserver"]), [str(item.get("name") or "?") for item in members["members"]]
+        running, told = (
+            str(version["etcdserver"]),
+            [(item.get("name"), item["peerURLs"]) for item in members["members"]],
+        )
     except (ValueError, LookupError, TypeError, AttributeError):
         return "", ""
+    # One that never came has no name.
+    names = sorted(str(name) for name, _ in told if name) + sorted(str(urls[0]) for name, urls in told if not name)
     if parts(wanted)[:2] < _BROUGHT_BY or parts(running) >= _MENDED or len(names) == 1:
         return "", ""
     return (

@@ -169,7 +169,7 @@ def test_a_bundle_that_has_not_the_release_is_refused_before_it_is_carried() -> 
 
 
 def members(*names: str, version: str = "3.5.24") -> str:
-    described = json.dumps({"members": [{"ID": "1", "name": name} for name in names]})
+    described = json.dumps({"members": [{"name": name, "peerURLs": ["https://b:2380"]} for name in names]})
     return f'{{"etcdserver":"{version}","etcdcluster":"3.5.0"}}\n{described}\n'
 
 
@@ -180,8 +180,8 @@ def members(*names: str, version: str = "3.5.24") -> str:
         (members("master", "other"), "1.33.13", ""),
         (members("master", "other", version="3.5.26"), "1.34.9", ""),
         (members("master", "other", version="3.6.5"), "1.34.9", ""),
-        (members("master", "other"), "1.34.9", "etcd is 3.5.24 and has 2 members (master, other)"),
-        (members("master", ""), "1.35.0", "(master, ?)"),
+        (members("other", "master"), "1.34.9", "etcd is 3.5.24 and has 2 members (master, other)"),
+        (members("", "master"), "1.35.0", "(master, https://b:2380)"),
         ("curl: (7) Failed to connect", "1.34.9", ""),
         ("[]\n3\n", "1.34.9", ""),
     ],
