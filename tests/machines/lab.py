@@ -24,7 +24,7 @@ RELEASE = "bookworm"
 SYSTEM = ("systemd", "systemd-sysv", "libpam-systemd", "dbus", "openssh-server", "sudo", "ca-certificates")
 SYSTEM += ("iproute2", "procps", "apt-utils")
 OFFERED = ("samba", "smbclient", "docker-registry", "apache2-utils", "curl", "nftables", "cifs-utils", "containerd")
-OFFERED += ("conntrack", "ethtool", "iptables", "kmod", "socat", "chrony")
+OFFERED += ("conntrack", "ethtool", "iptables", "kmod", "mount", "socat", "chrony")
 OFFERED += ("age", "etcd-client", "etcd-server", "openssl")
 SLOTS = 8
 _OPTIONS = ("-oBatchMode=yes", "-oConnectTimeout=5", "-oStrictHostKeyChecking=no", "-oLogLevel=ERROR")
