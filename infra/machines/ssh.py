@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -39,6 +40,9 @@ CONNECT_S = 10
 ALIVE_S, ALIVE_COUNT = 5, 5
 """A machine that says nothing for their product is lost."""
 _STAYS_S = 60
+_AT_ONCE = 8
+"""Commands that run side by side: sshd drops some of more than ten that have not logged in yet (MaxStartups), and takes
+no more than ten over one connection (MaxSessions); a hold of the machine is one of them."""
 _ABSENT = 44
 _TIMED_OUT = 124
 _HOST_KEY_WORDS = ("HOST IDENTIFICATION HAS CHANGED", "Host key verification failed", "host key is known")
@@ -65,6 +69,7 @@ class Machine:
         self._folder = folder
         self._sockets = SocketFolder()
         self._ssh = self._words()
+        self._room = threading.BoundedSemaphore(_AT_ONCE)
 
     def run(self, command: Command, *, on_line: Callable[[str], None] | None = None) -> Done:
         """Run a command as root.
@@ -210,7 +215,8 @@ class Machine:
         # Without its private half, that of an agent may be meant.
         if not self.login.key.exists() and not self.login.key.with_name(f"{self.login.key.name}.pub").exists():
             raise no_key(self.login)
-        return exchange((*self._ssh, self.login.address), self._root, argv, given, timeout_s, on_line)
+        with self._room:
+            return exchange((*self._ssh, self.login.address), self._root, argv, given, timeout_s, on_line)
 
     def _done(self, outcome: Outcome, argv: tuple[str, ...], timeout_s: float) -> Done:
         if outcome.status is None:

@@ -86,6 +86,10 @@ def _say_who_moved(outcomes: dict[Key, Outcome], site: Site, folder: Path) -> di
     """Say of machines that could not be reached where they answer now, if they do."""
     lost = {key[0] for key, item in outcomes.items() if isinstance(item.error, ConnectionLost)}
     moved = find_moved(folder, lost, site.network.cidr) if lost and site.network else {}
+    for name in lost & moved.keys():
+        described = site.hosts[name] if name in site.hosts else site.vms[name]
+        if str(described.address) == str(moved[name]):
+            del moved[name]  # it answers again, and what was said of it stands
     for key, outcome in outcomes.items():
         if isinstance(outcome.error, ConnectionLost) and key[0] in moved:
             section = "hosts" if key[0] in site.hosts else "vms"

@@ -6,6 +6,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -104,6 +105,14 @@ def test_short_commands_share_a_session_and_the_first_that_fails_is_the_last(mac
     assert machine.run(Command(("ls", str(place)))).stdout == ""
     with pytest.raises(MachineError, match="/run/shared/no/file cannot be written"):
         machine.run_all([Command(("touch", str(place / "no"))), File(place / "no/file", "")])
+
+
+def test_more_side_by_side_than_the_machine_lets_in_at_once_are_all_run(machine: Machine) -> None:
+    def say(number: int) -> str:
+        return machine.run(Command(("sh", "-c", 'sleep 0.2; echo "$1"', "sh", str(number)))).stdout
+
+    with ThreadPoolExecutor(32) as pool:
+        assert list(pool.map(say, range(32))) == [f"{number}\n" for number in range(32)]
 
 
 def test_of_several_the_one_that_takes_too_long_is_ended_and_named(machine: Machine, there: LabMachine) -> None:
