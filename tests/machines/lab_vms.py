@@ -67,13 +67,18 @@ def open_host(folder: Path, layers: Sequence[Path] = ()) -> Iterator[tuple[Lab, 
     """
     with open_lab(folder, layers or host_layers()) as lab:
         (host,) = lab.add("main")
-        host.ip("link", "add", BRIDGE, "type", "bridge")
-        host.ip("link", "set", BRIDGE, "up")
-        host.ip("address", "flush", "dev", "eth0")
-        host.ip("link", "set", "eth0", "master", BRIDGE)
-        host.ip("address", "add", f"{host.address}/24", "dev", BRIDGE)
-        host.wait()
+        attach(host)
         yield lab, host
+
+
+def attach(host: LabMachine) -> None:
+    """Make the bridge of a host's VMs, and attach it to the laboratory's network."""
+    host.ip("link", "add", BRIDGE, "type", "bridge")
+    host.ip("link", "set", BRIDGE, "up")
+    host.ip("address", "flush", "dev", "eth0")
+    host.ip("link", "set", "eth0", "master", BRIDGE)
+    host.ip("address", "add", f"{host.address}/24", "dev", BRIDGE)
+    host.wait()
 
 
 @contextmanager
