@@ -52,7 +52,7 @@ def share_volumes(
     if share is None or (isinstance(share, SmbStorage) and not csi_smb):
         return [], []
     volumes: list[dict[str, Any]] = [{"name": "share", "persistentVolumeClaim": {"claimName": SHARE}}]
-    # When the node mounts the share anew, the pod sees the new mount.
+    # A pod keeps the mount that it began with, whatever becomes of the node's; what is mounted in there later, it sees.
     mounts: list[dict[str, Any]] = [{"name": "share", "mountPath": MOUNTED_AT, "mountPropagation": "HostToContainer"}]
     if isinstance(share, MountStorage):
         sentinel = {"path": str(PurePosixPath(share.path) / SENTINEL), "type": "File"}
