@@ -8,6 +8,8 @@ from infra.site.facts import Fact, Facts
 from infra.site.step import Change, Step
 
 FULL_PERCENT = 90
+_CONTAINERS = "/run/containerd/"
+"""Here each container sees the disk of its node once more."""
 _DISKS = Fact(("df", "--local", "--output=pcent,ipcent,target", "-x", "tmpfs", "-x", "devtmpfs", "-x", "squashfs"))
 _FAILED = Fact(("systemctl", "list-units", "--failed", "--plain", "--no-legend", "--no-pager"))
 _CLOCK = Fact(("timedatectl", "show", "--property=NTPSynchronized", "--value"))
@@ -22,6 +24,8 @@ def health_step(machine: str, after: tuple[tuple[str, str], ...]) -> Step:
 def _changes(facts: Facts) -> Iterator[Change]:
     for line in facts[_DISKS].text.splitlines()[1:]:
         space, inodes, place = line.split(maxsplit=2)
+        if place.startswith(_CONTAINERS):
+            continue
         for used, what in ((space, "space"), (inodes, "inodes")):
             if used.rstrip("%").isdigit() and int(used.rstrip("%")) >= FULL_PERCENT:
                 yield Change(
