@@ -15,7 +15,7 @@ from graphlib import TopologicalSorter
 
 from configs.problems import Problem, UserError
 from infra.site.acting import make, undo
-from infra.site.facts import FACT_TIMEOUT_S, Facts, facts_script, read_answers
+from infra.site.facts import FACT_TIMEOUT_S, NO_ANSWER, Fact, Facts, Reading, facts_script, read_answers
 from infra.site.reach import Reachable
 from infra.site.step import Change, Step
 
@@ -137,7 +137,7 @@ def _run_step(
             machine.wait_until_reachable(step.boots_s, lambda why: report(step, State.READING, why))
         # Some facts mean something only when others hold: a login, once the server runs. So a step may take rounds.
         for _ in range(ROUNDS):
-            changes = tuple(step.changes(_read(step, machine)))
+            changes = tuple(step.changes(_read(step, machines)))
             notes = tuple(change for change in changes if change.only_told)
             pending = [change for change in changes if change not in notes]
             if not pending or not apply or (not makes and any(change.undo for change in pending)):
@@ -151,34 +151,55 @@ def _run_step(
                 break
             make(pending, machine, machines, begun, lambda line: report(step, State.APPLYING, line))
         raise UserError(
-            [
-                Problem(f"{step.machine}, step {step.name}", f"was done, yet {item.why}: {item.what}", _LOOK)
-                for item in pending
-            ]
+            [Problem(f"{step.machine}, step {step.name}", _still(item), item.by_hand or _LOOK) for item in pending]
         )
     except UserError as error:
         report(step, State.FAILED, str(error))
         return Outcome(State.FAILED, tuple(applied), error, began, _since(start))
 
 
+def _still(change: Change) -> str:
+    done = "waited for" if change.note or change.by_hand else "done"
+    return f"was {done}, yet {change.why}: {change.what}"
+
+
 def _refuse_by_hand(step: Step, changes: Iterable[Change]) -> None:
     problems = [
         Problem(f"{step.machine}, step {step.name}", f"{item.what}: {item.why}", item.by_hand)
         for item in changes
-        if item.by_hand
+        if item.by_hand and not item.actions
     ]
     if problems:
         raise UserError(problems)
 
 
-def _read(step: Step, machine: Reachable) -> Facts:
-    facts = tuple(dict.fromkeys(step.facts))
+def _read(step: Step, machines: Mapping[str, Reachable]) -> Facts:
+    found = _ask(step, machines[step.where], tuple(dict.fromkeys(step.facts)))
+    more: dict[str, dict[Fact, None]] = {}
+    for fact in step.asks(found):
+        more.setdefault(fact.at or step.where, {})[fact] = None
+    if not more:
+        return found
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        asked = [pool.submit(_ask_other, step, machines[name], tuple(facts)) for name, facts in more.items()]
+    return {**found, **{fact: reading for job in asked for fact, reading in job.result().items()}}
+
+
+def _ask(step: Step, machine: Reachable, facts: Sequence[Fact]) -> dict[Fact, Reading]:
     done = machine.script(facts_script(facts), FACT_TIMEOUT_S * max(1, len(facts)))
     try:
         return read_answers(facts, done.stdout)
     except ValueError as error:
         where = f"{step.machine}, step {step.name}"
         raise UserError(Problem(where, f"the machine's answers cannot be read: {error}", "run it again")) from None
+
+
+def _ask_other(step: Step, machine: Reachable, facts: Sequence[Fact]) -> dict[Fact, Reading]:
+    """Ask another machine than the step's: that it does not answer is a fact as well."""
+    try:
+        return _ask(step, machine, facts)
+    except UserError as error:
+        return dict.fromkeys(facts, Reading(NO_ANSWER, unreached=error.problems[0]))
 
 
 def _undone(

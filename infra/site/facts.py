@@ -11,8 +11,13 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from configs.problems import Problem
+
 FACT_TIMEOUT_S = 20
-"""A question that is not answered by then counts as answered with status 124."""
+TIMED_OUT = 124
+"""Status of a question that was not answered within :data:`FACT_TIMEOUT_S`."""
+NO_ANSWER = 255
+"""Status of what was asked of a machine that could not be reached, as of ssh."""
 
 
 @dataclass(frozen=True)
@@ -21,18 +26,25 @@ class Fact:
 
     Attributes:
         stdin: for secrets; never in ``repr`` or ``argv``.
+        at: the machine that is asked, where it is another one than the step's.
     """
 
     argv: tuple[str, ...]
     stdin: str = field(default="", repr=False)
+    at: str = ""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a machine answered: exit status, and standard output with standard error."""
+    """What a machine answered: exit status, and standard output with standard error.
+
+    Attributes:
+        unreached: why the machine could not be asked; only of another machine than the step's.
+    """
 
     status: int
     text: str = field(default="", repr=False)
+    unreached: Problem | None = None
 
     @property
     def ok(self) -> bool:

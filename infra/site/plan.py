@@ -28,6 +28,7 @@ from infra.site.steps.health import health_step
 from infra.site.steps.kubernetes import kubernetes_step
 from infra.site.steps.mounts import mount_step
 from infra.site.steps.node import node_step
+from infra.site.steps.node_view import Described
 from infra.site.steps.packages import PackageSources, package_sources, packages_step
 from infra.site.steps.pod_network import named_network_step, pod_network_step
 from infra.site.steps.registry import RegistryServer, registry_step
@@ -206,15 +207,16 @@ def _cluster_steps(
     elif asked.network == "flannel":
         yield pod_network_step(name, wanted, ((name, "control-plane"),))
     awaits = asked.network == "none"
-    for machine in machines.values():
-        if machine is not control_plane and "worker" not in machine.roles:
-            continue
+    nodes = [machine for machine in machines.values() if machine is control_plane or "worker" in machine.roles]
+    for machine in nodes:
         joined = (machine.name, "control-plane" if machine is control_plane else "join")
         if machine is not control_plane:
             after = ((machine.name, "kubernetes"), (name, "control-plane"))
             yield join_step(machine.name, machine.address, wanted, name, after)
         yield node_step(machine, name, (joined,), gpu=_gives_gpu(asked, machine))
-        yield services_step(machine.name, wanted.dns, (joined, (name, "cluster-health")), awaits_network=awaits)
+        others = [other.name for other in nodes if other is not machine]
+        healthy = (joined, (name, "cluster-health"))
+        yield services_step(machine.name, wanted.dns, healthy, others=others, awaits_network=awaits)
     authority = Authority(site_folder(home) / "authority")
     addons = list(addon_steps(asked, name, authority, root, asked.images))
     yield from addons
@@ -222,7 +224,8 @@ def _cluster_steps(
     ends = authority.certificate.not_valid_after_utc
     # Where somebody else brings the network, nodes are not ready before that: it is told.
     before = ((name, "control-plane" if awaits else "pod-network"), *done)
-    yield cluster_health_step(name, ends, before, awaits_network=awaits)
+    described = [Described(node.name, node.address, wanted.endpoint) for node in nodes]
+    yield cluster_health_step(name, ends, before, described=described, awaits_network=awaits)
 
 
 def _gives_gpu(asked: Kubernetes, machine: SiteMachine) -> bool:

@@ -145,6 +145,11 @@ class Unit:
     reload: bool = False
     marked: bool = False
 
+    @property
+    def lasts(self) -> bool:
+        """Return whether it is started at a boot."""
+        return self.file in _LASTING
+
 
 def unit_fact(name: str) -> Fact:
     """Ask for a unit: whether it is there, enabled, active, and waits for a restart."""
@@ -191,6 +196,6 @@ def unit_why(name: str, facts: Facts, *, changed: bool = False) -> str:
     unit = read_unit(name, facts)
     if changed or unit.marked or unit.reload:
         return "what it reads has changed"
-    if unit.file not in _LASTING:
+    if not unit.lasts:
         return f"is {unit.file or 'not there'}, so that it would not come back after a reboot"
     return "" if unit.active == "active" else f"is {unit.active or 'not there'}"

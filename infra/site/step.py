@@ -37,7 +37,8 @@ class Change:
     Attributes:
         what: will be done, as ``restart smbd``. why: the fact that asks for it, as ``its configuration has changed``.
         diff: of a file that is no secret, as ``diff -u`` shows it.
-        by_hand: not empty: nothing is done, because it could lose data; the text says what a person has to do.
+        by_hand: not empty: what a person has to do, because it could lose data or is out of reach; nothing is done, or
+            only the actions that wait whether it is still needed.
         undo: of a change that makes something which was not there, as a virtual machine: what removes it again, however
             far the actions came. Done when the step fails, or one that vouches for it; a scheduled check leaves such a
             change to a person.
@@ -59,6 +60,10 @@ class Change:
         return self.note and not self.actions
 
 
+def _no_more(_: Facts) -> Iterable[Fact]:
+    return ()
+
+
 @dataclass(frozen=True)
 class Step:
     """One thing that a machine has to be or to do.
@@ -67,6 +72,7 @@ class Step:
         name: as ``storage``. machine: its name in the site.
         facts: read together, before and after.
         changes: pure; a fact that could not be read (a command not found) is a reading like any other.
+        asks: pure; what the facts leave open and has to be read as well, of other machines too (:attr:`Fact.at`).
         after: steps, as (machine, name), that have to be done before.
         repairable: whether a scheduled check may apply it by itself.
         at: the machine that is asked and changed, where it is another one: the host of a virtual machine.
@@ -80,6 +86,7 @@ class Step:
     changes: Callable[[Facts], Iterable[Change]] = field(repr=False)
     after: tuple[tuple[str, str], ...] = ()
     repairable: bool = True
+    asks: Callable[[Facts], Iterable[Fact]] = field(default=_no_more, repr=False)
     at: str = ""
     boots_s: float = 0
     vouches_for: tuple[tuple[str, str], ...] = ()

@@ -10,10 +10,12 @@ from infra.site.step import Change, Step
 
 
 def found(step: Step, known: dict[Fact, Reading] | None = None) -> list[Change]:
-    """Return the step's changes; what it asks besides ``known`` failed."""
+    """Return the step's changes; what it asks besides ``known``, of other machines as well, failed."""
     known = known or {}
-    assert set(known) <= set(step.facts)
-    return list(step.changes({fact: known.get(fact, Reading(1, "")) for fact in step.facts}))
+    readings = {fact: known.get(fact, Reading(1, "")) for fact in step.facts}
+    readings |= {fact: known.get(fact, Reading(1, "")) for fact in step.asks(readings)}
+    assert set(known) <= set(readings)
+    return list(step.changes(readings))
 
 
 def fact(step: Step, word: str) -> Fact:

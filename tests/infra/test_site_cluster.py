@@ -24,6 +24,7 @@ from infra.site.step import Action, Relay, Step
 from infra.site.steps.control_plane import ADMIN, BEGUN, CONFIGURATION, MADE, READY, control_plane_step
 from infra.site.steps.modes import mode_fact
 from infra.site.steps.pod_network import pod_network_step
+from infra.site.steps.starting import runs_at
 from infra.site.steps.worker import JOIN, join_step
 
 CLUSTER = Cluster("1.33.5", "cluster", IPv4Network("10.244.0.0/16"), IPv4Network("10.96.0.0/12"))
@@ -173,6 +174,9 @@ def test_a_node_that_the_cluster_does_not_know_is_told() -> None:
     (change,) = found(JOINING, silent | {runs: Reading(0, "9000")})
     assert (change.why, len(change.actions), change.note) == ("it does not answer", 1, False)
     (change,) = found(JOINING, silent | {runs: Reading(0, " 70")})
+    assert change.note
+    # Nor when the control plane was switched on after this machine.
+    (change,) = found(JOINING, silent | {runs: Reading(0, "9000"), runs_at("master"): Reading(0, " 70")})
     assert change.note
     # What another CA says will not pass.
     (change,) = found(JOINING, known | {listed: Reading(1, "Unable to connect to the server: x509: unknown authority")})

@@ -48,12 +48,15 @@ def test_a_healthy_cluster_is_left_alone() -> None:
     assert not STEP.repairable
 
 
-@pytest.mark.parametrize(("ready", "why"), [("Unknown", "not said a word"), ("False", "is not ready")])
+@pytest.mark.parametrize(
+    ("ready", "why"), [("Unknown", "worker has been silent since 2029-12-31 20:00 UTC"), ("False", "is not ready")]
+)
 def test_a_lost_node_is_waited_for_and_told(ready: str, why: str) -> None:
     (change,) = found(f"master\t{FINE}{LONG_AGO}\nworker\t{FINE.replace('Ready=True', f'Ready={ready}')}{LONG_AGO}\n")
-    assert change.what.startswith("have node worker back")
+    assert change.what == "have node worker back"
     assert why in change.why
-    assert not change.note
+    # Nobody of the site: it cannot be asked.
+    assert (change.note, change.by_hand) == (False, "is worker on? `journalctl -u kubelet` there")
     assert "wait node/worker --for=condition=Ready" in str(change.actions).replace("', '", " ")
 
 
@@ -107,7 +110,8 @@ def test_a_network_that_somebody_else_brings_is_told_and_not_waited_for() -> Non
     assert all(item.note and not item.actions for item in (network, dns))
     # Where the site brings it itself, that is a fault.
     first, *_ = found(nodes, workloads)
-    assert (first.note, first.why) == (False, "it is not ready")
+    assert first.note is False
+    assert first.why.startswith("master is not ready: container runtime network not ready")
 
 
 def test_the_sites_own_ca_is_told_in_time() -> None:

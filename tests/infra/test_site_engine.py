@@ -134,6 +134,51 @@ def test_facts_that_mean_something_only_later_take_another_round(machines: dict[
     assert [change.what for change in outcome.changes] == ["first", "second"]
 
 
+def test_what_the_facts_leave_open_is_asked_of_other_machines_and_silence_is_an_answer(
+    machines: dict[str, Folder],
+) -> None:
+    here = Fact(("test", "-e", "here"))
+    there, nowhere = Fact(("cat", "name"), at="b"), Fact(("cat", "name"), at="c")
+    asked: list[bool] = []
+
+    def asks(facts: Facts) -> list[Fact]:
+        asked.append(facts[here].ok)
+        return [] if facts[here].ok else [there, nowhere, replace(here, at="b"), Fact(("pwd",))]
+
+    def changes(facts: Facts) -> Iterator[Change]:
+        if not facts[here].ok:
+            lost = facts[nowhere].unreached
+            assert lost is not None
+            why = f"{facts[there].text} {lost.what} {facts[replace(here, at='b')].ok} {facts[Fact(('pwd',))].text}"
+            yield Change("touch here", why, (Command(("touch", "here")),))
+
+    class Lost(Folder):
+        def script(self, text: str, timeout_s: float) -> Said:
+            raise UserError(Problem("c", "does not answer", "switch it on"))
+
+    (machines["b"].path / "name").write_text("bee")
+    (machines["b"].path / "here").touch()
+    found = {**machines, "c": Lost(machines["a"].path.parent / "c")}
+    step = Step("asks", "a", (here,), changes, asks=asks)
+    outcome = run([step], found)["a", "asks"]
+    assert outcome.state is State.CHANGED, outcome.error
+    assert outcome.changes[0].why == f"bee does not answer True {machines['a'].path}\n"
+    assert asked == [False, True]
+
+
+def test_what_a_person_has_to_do_may_be_waited_for_first(machines: dict[str, Folder]) -> None:
+    fact = Fact(("test", "-e", "back"))
+
+    def step(wait: str) -> Step:
+        lost = Change("have it back", "is lost", (Command(("sh", "-c", wait)),), by_hand="switch it on")
+        return Step("lost", "a", (fact,), lambda facts: [] if facts[fact].ok else [lost])
+
+    (problem,) = problems_of(run([step("touch waited")], machines))
+    assert (machines["a"].path / "waited").exists()
+    assert (problem.what, problem.remedy) == ("was waited for, yet is lost: have it back", "switch it on")
+    assert run([step("touch back")], machines)["a", "lost"].state is State.CHANGED
+
+
 def test_what_is_left_to_people_is_told_and_nothing_of_its_step_is_done(machines: dict[str, Folder]) -> None:
     fact = Fact(("true",))
     done = Change("touch x", "because", (Command(("touch", "x")),))

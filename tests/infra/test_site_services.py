@@ -12,6 +12,7 @@ from infra.kubeadm.configuration import Cluster
 from infra.site.facts import Reading
 from infra.site.step import Change
 from infra.site.steps.services import services_step
+from infra.site.steps.starting import runs_at
 
 STEP = services_step("worker", IPv4Address("10.96.0.10"), (), awaits_network=False)
 REACHED, PROXY, PLUGIN, RUNS = STEP.facts
@@ -41,6 +42,16 @@ def test_a_node_that_does_not_is_waited_for_and_told_where_to_look() -> None:
 def test_a_machine_that_has_just_started_is_no_fault() -> None:
     (change,) = found(runs_s=60)
     assert change.note
+
+
+def test_where_the_dns_may_run_is_asked_only_when_it_does_not_answer() -> None:
+    step = services_step("worker", IPv4Address("10.96.0.10"), (), others=("master", "two"), awaits_network=False)
+    facts = dict(zip(step.facts, (Reading(124), Reading(0), Reading(0), Reading(0, "9000")), strict=True))
+    assert list(step.asks(facts)) == [runs_at("master"), runs_at("two")]
+    assert list(step.asks(facts | {step.facts[0]: Reading(0)})) == []
+    for runs, note in (("9000", False), (" 60", True)):
+        (change,) = step.changes(facts | {runs_at("master"): Reading(255), runs_at("two"): Reading(0, runs)})
+        assert change.note is note
 
 
 def test_before_somebody_has_brought_the_network_there_is_nothing_to_ask() -> None:

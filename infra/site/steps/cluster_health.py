@@ -1,13 +1,13 @@
 """Step ``cluster-health``: nodes that are lost, what every cluster needs and does not run, certificates that end soon.
 
 It mends nothing: it waits for what may be starting, and tells the rest. A scheduled check has no time to wait: what is
-starting is no fault to it.
+starting is no fault to it. Why a node is not ready, its own machine is asked as well (``node_view``).
 """
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 from infra.addons.dashboard import NAMESPACE as DASHBOARD
@@ -16,12 +16,12 @@ from infra.machines.commands import Command
 from infra.site.facts import Fact, Facts
 from infra.site.step import Change, Step
 from infra.site.steps.applied import KUBECTL
+from infra.site.steps.node_view import CLOCK, KUBELET_LOG, Described, Verdict, judge, own_facts
+from infra.site.steps.starting import RUNS_S, STARTS_S, just_started
 
 NAMESPACES = ("kube-system", FLANNEL, DASHBOARD)
 """Of what the cluster itself needs; the platform's has a status of its own."""
 SOON_DAYS = 30
-STARTS_S = 300
-"""Seconds after a machine's start, or after its node was lost or came back, in which what is missing is starting."""
 _WAIT_S = 180
 # Of each node its conditions, since when it is ready or not, and what its kubelet says of that.
 _NODES = Fact(
@@ -57,8 +57,6 @@ _CERTIFICATES = Fact(
     )
 )
 _NOW = Fact(("date", "--utc", "+%s"))
-# Of its first process: in a container, the kernel has run for longer than the machine.
-RUNS_S = Fact(("ps", "-o", "etimes=", "-p", "1"))
 _READY = """\
 for i in $(seq 90); do "$@" get --raw /readyz >/dev/null 2>&1 && exit; sleep 2; done
 exit 1
@@ -66,33 +64,55 @@ exit 1
 
 
 def cluster_health_step(
-    machine: str, ca_ends: datetime.datetime, after: tuple[tuple[str, str], ...], *, awaits_network: bool = False
+    machine: str,
+    ca_ends: datetime.datetime,
+    after: tuple[tuple[str, str], ...],
+    *,
+    described: Collection[Described] = (),
+    awaits_network: bool = False,
 ) -> Step:
     """Return the step, for which the control plane ``machine`` is asked.
 
     Args:
         ca_ends: when the certificate of the site's own CA ends.
+        described: the site's nodes; of others nobody can be asked why they are not ready.
         awaits_network: the network of pods is brought by somebody else, who may not have done it yet.
     """
+    ours = {node.name: node for node in described}
+
+    def apart(node: _Node) -> bool:
+        return awaits_network and node.has_no_network
+
+    def asks(facts: Facts) -> Iterator[Fact]:
+        for node in _read_nodes(facts):
+            if node.name in ours and not node.ready and not apart(node):
+                yield from own_facts(node.name)
 
     def changes(facts: Facts) -> Iterator[Change]:
         now = datetime.datetime.fromtimestamp(int(facts[_NOW].text or 0), datetime.UTC)
-        started = facts[RUNS_S].ok and int(facts[RUNS_S].text) < STARTS_S
-        nodes = [_node(line) for line in facts[_NODES].text.splitlines()] if facts[_NODES].ok else []
-        apart = [node for node in nodes if awaits_network and node.has_no_network]
-        starting = [node for node in nodes if started or (now - node.since).total_seconds() < STARTS_S]
+        started = just_started(facts)
+        nodes = _read_nodes(facts)
+        waiting = [node for node in nodes if apart(node)]
+        new = [node.name for node in nodes if started or (now - node.since).total_seconds() < STARTS_S]
+        starting = bool(new)
         if not facts[_NODES].ok:
-            yield _silent(" ".join(facts[_NODES].text.split()), starting=started)
-        if apart:
-            yield _without_network(apart)
+            # Before its last words kubectl says each try.
+            yield _silent(facts[_NODES].text.strip().rpartition("\n")[2], starting=started)
+        if waiting:
+            yield _without_network(waiting)
         for node in nodes:
-            if node not in apart:
-                yield from _node_changes(node, starting=node in starting)
+            if not node.ready and not apart(node):
+                stranger = Verdict(node.lost, "" if node.name in new else f"is {node.name} on? {KUBELET_LOG} there")
+                mine = ours.get(node.name)
+                found = judge(mine, node.lost, now, facts, new=node.name in new) if mine else stranger
+                starting = starting or not found.remedy
+                yield _unready_change(node, found)
+            yield from _pressure_changes(node)
         for change in _workload_changes(facts):
-            if apart:
+            if waiting:
                 yield replace(change, why=f"{change.why}: pods have no network yet", actions=(), note=True)
             else:
-                yield replace(change, note=bool(starting))
+                yield replace(change, note=starting)
         yield from _certificate_changes(facts)
         if facts[_NOW].ok and ca_ends - now < datetime.timedelta(days=SOON_DAYS):
             yield Change(
@@ -104,7 +124,7 @@ def cluster_health_step(
 
     # Not by a scheduled check, which has no time to wait.
     facts = (_NODES, _WORKLOADS, _CERTIFICATES, _NOW, RUNS_S)
-    return Step("cluster-health", machine, facts, changes, after, repairable=False)
+    return Step("cluster-health", machine, facts, changes, after, repairable=False, asks=asks)
 
 
 @dataclass(frozen=True)
@@ -117,8 +137,24 @@ class _Node:
     told: str
 
     @property
+    def ready(self) -> bool:
+        return self.states.get("Ready") == "True"
+
+    @property
+    def lost(self) -> str:
+        """Return what is the matter, as far as the cluster knows."""
+        if self.states.get("Ready") == "False":
+            return f"{self.name} is not ready: {self.told}"
+        # Of a control plane that has just started, the time is its own.
+        return f"{self.name} has been silent since {self.since:{CLOCK}} or longer"
+
+    @property
     def has_no_network(self) -> bool:
         return self.states.get("Ready") == "False" and "NetworkPluginNotReady" in self.told
+
+
+def _read_nodes(facts: Facts) -> list[_Node]:
+    return [_node(line) for line in facts[_NODES].text.splitlines()] if facts[_NODES].ok else []
 
 
 def _node(line: str) -> _Node:
@@ -142,15 +178,15 @@ def _without_network(nodes: list[_Node]) -> Change:
     return Change(what, f"without it no pod starts but the control plane's own, and not ready are {names}", note=True)
 
 
-def _node_changes(node: _Node, *, starting: bool) -> Iterator[Change]:
-    if node.states.get("Ready") != "True":
-        lost = "has not said a word for a minute" if node.states.get("Ready") == "Unknown" else "is not ready"
-        wait = (*KUBECTL[:-1], "wait", f"node/{node.name}", "--for=condition=Ready", f"--timeout={_WAIT_S}s")
-        waits = (Command(wait, accepted=frozenset({0, 1}), timeout_s=_WAIT_S + 30),)
-        if starting:
-            yield Change(f"wait for node {node.name}", f"it {lost}, and may be starting", waits, note=True)
-        else:
-            yield Change(f"have node {node.name} back (is it on? `journalctl -u kubelet` there)", f"it {lost}", waits)
+def _unready_change(node: _Node, found: Verdict) -> Change:
+    wait = (*KUBECTL[:-1], "wait", f"node/{node.name}", "--for=condition=Ready", f"--timeout={_WAIT_S}s")
+    waits = (Command(wait, accepted=frozenset({0, 1}), timeout_s=_WAIT_S + 30),)
+    if found.remedy:
+        return Change(f"have node {node.name} back", found.why, waits, by_hand=found.remedy)
+    return Change(f"wait for node {node.name}", found.why, waits, note=True)
+
+
+def _pressure_changes(node: _Node) -> Iterator[Change]:
     for kind, what in (("DiskPressure", "disk"), ("MemoryPressure", "memory"), ("PIDPressure", "processes")):
         if node.states.get(kind) == "True":
             remedy = f"its pods are being ended: see `kubectl describe node {node.name}`, and free some or give it more"

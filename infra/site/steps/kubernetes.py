@@ -11,8 +11,18 @@ from pathlib import PurePosixPath
 from configs.kubernetes import Kubernetes
 from infra.machines.commands import Command, File
 from infra.site.facts import Fact, Facts
-from infra.site.reading import apt_install, fetch_key, file_changes, file_fact, installed_packages, packages_fact
+from infra.site.reading import (
+    apt_install,
+    fetch_key,
+    file_changes,
+    file_fact,
+    installed_packages,
+    packages_fact,
+    read_unit,
+    unit_fact,
+)
 from infra.site.step import Change, Step
+from infra.site.steps.control_plane import KUBELET, MADE, RESTORING
 
 PACKAGES = ("kubeadm", "kubectl", "kubelet")
 KEYRING = PurePosixPath("/etc/apt/keyrings/mlops-kubernetes.asc")
@@ -25,6 +35,8 @@ def kubernetes_step(machine: str, wanted: Kubernetes, after: tuple[tuple[str, st
     """Return the step for ``machine``: it installs what is missing and never changes a version.
 
     A node's version is changed by an upgrade alone, after the control plane's: kubelet must not be the newer one.
+
+    Of a node, its kubelet is started where it is only stopped: one that does not start at a boot was stopped for good.
     """
     installed = packages_fact(PACKAGES)
 
@@ -45,8 +57,12 @@ def kubernetes_step(machine: str, wanted: Kubernetes, after: tuple[tuple[str, st
             pinned = pin(missing, wanted.version)
             yield Change(f"install {' '.join(pinned)}", "not installed", apt_install(pinned))
         yield from hold_changes(facts)
+        unit, restored = read_unit(KUBELET, facts), facts[file_fact(RESTORING)].ok
+        if facts[file_fact(MADE)].ok and not restored and unit.lasts and unit.active in ("inactive", "failed"):
+            yield Change(f"start {KUBELET}", f"is {unit.active}", (Command(("systemctl", "start", KUBELET)),))
 
-    return Step("kubernetes", machine, (installed, HELD, *source_facts(wanted)), changes, after)
+    node = (unit_fact(KUBELET), file_fact(MADE), file_fact(RESTORING))
+    return Step("kubernetes", machine, (installed, HELD, *source_facts(wanted), *node), changes, after)
 
 
 def source_facts(wanted: Kubernetes) -> tuple[Fact, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from configs.problems import Problem, UserError
@@ -14,10 +13,11 @@ from infra.site.facts import Fact, Facts
 from infra.site.life.leaving import REMOVED
 from infra.site.reading import absent_changes, absent_fact, file_fact, unit_changes, unit_fact
 from infra.site.step import Change, Relay, Step
-from infra.site.steps.cluster_health import RUNS_S, STARTS_S
 from infra.site.steps.control_plane import BEGUN, ENABLE, KUBELET, MADE, foreign_node, ignored
 from infra.site.steps.modes import make_private, mode_fact, private_changes
 from infra.site.steps.moved import NODE_IP, moved_kubelet
+from infra.site.steps.node_view import asks_as_node, has_no_way
+from infra.site.steps.starting import RUNS_S, just_started, runs_at
 
 JOIN = FOLDER / "mlops-join.yaml"
 LEFT_BY_JOIN = (
@@ -30,8 +30,6 @@ _KUBELET_CONF = FOLDER / "kubelet.conf"
 _JOIN_S = 600
 _WAIT_S = 180
 _TIMED_OUT = 124
-# Of kubectl: what may pass, as after a power cut, and says nothing about the node.
-_NO_ANSWER = r"(?is)^(?!.*x509).*(unable to connect|refused|timed? ?out|no route|InternalError|ServiceUnavailable)"
 _ANSWERED = 'until "$0" "$@"; do sleep 1; done'
 _THERE = Fact(("ls", str(_KUBELET_CONF)))
 # Whatever becomes of it, the token does not stay on the disk.
@@ -47,10 +45,12 @@ def join_step(
     Args:
         control_plane: the machine that is asked for the token.
     """
-    # As this node, which may read itself; the cluster's own name for it is the machine's.
-    listed = Fact(
-        ("kubectl", f"--kubeconfig={_KUBELET_CONF}", "--request-timeout=10s", "get", "node", machine, "-o=name")
-    )
+    # The cluster's own name for it is the machine's.
+    listed, server = asks_as_node(machine), runs_at(control_plane)
+
+    def asks(facts: Facts) -> Iterator[Fact]:
+        if facts[file_fact(MADE)].ok and has_no_way(facts[listed]):
+            yield server
 
     def changes(facts: Facts) -> Iterator[Change]:
         if facts[file_fact(REMOVED)].ok:
@@ -72,8 +72,8 @@ def join_step(
         yield from moved_kubelet(facts, address)
         started = unit_changes(KUBELET, facts)
         yield from started
-        if not started and not facts[listed].ok and re.search(_NO_ANSWER, facts[listed].text):
-            starting = facts[RUNS_S].ok and int(facts[RUNS_S].text) < STARTS_S
+        if not started and has_no_way(facts[listed]):
+            starting = just_started(facts) or just_started(facts, server)
             words = ("timeout", str(_WAIT_S), "sh", "-c", _ANSWERED, *listed.argv)
             wait = Command(words, accepted=frozenset({0, _TIMED_OUT}), timeout_s=_WAIT_S + 30)
             what = f"reach {control_plane}'s API server from here (`journalctl -u {KUBELET}` says what keeps kubelet)"
@@ -97,7 +97,7 @@ def join_step(
         listed,
         RUNS_S,
     )
-    return Step("join", machine, facts, changes, after, repairable=False)
+    return Step("join", machine, facts, changes, after, repairable=False, asks=asks)
 
 
 def _join(machine: str, address: str, cluster: Cluster, control_plane: str, *, begun: bool) -> Change:
