@@ -74,4 +74,11 @@ def images_command(version: str, place: str, key: str) -> Command:
     Args:
         place, key: as of :func:`offered_words`.
     """
-    return Command(("sh", "-c", _IMAGES, "sh", version, place, key), timeout_s=LIST_S)
+
+    def explain(said: str) -> tuple[str, str] | None:
+        if "was not found" not in said:
+            return None
+        remedy = "name a release that there is; a bundle that has it is brought by `mlops site apply --step packages`"
+        return f"no source of the machine has kubeadm {version}, which says what its images are", remedy
+
+    return Command(("sh", "-c", _IMAGES, "sh", version, place, key), timeout_s=LIST_S, explain=explain)

@@ -204,6 +204,15 @@ def test_several_members_of_etcd_are_mended_before_3_6_takes_them_as_they_are(
     assert bool(refused) == (bool(words) and wanted == "1.34.9")
 
 
+def test_images_of_a_release_that_no_source_has_are_told_by_what_brings_it() -> None:
+    ask = releases.images_command("1.34.9", "", "")
+    told = ask.explain("E: Version '1.34.9-*' for 'kubeadm' was not found\n")
+    assert told is not None
+    assert "kubeadm 1.34.9" in told[0]
+    assert "`mlops site apply --step packages`" in told[1]
+    assert ask.explain("E: Unable to fetch some archives") is None
+
+
 def test_a_full_machine_is_refused_and_etcd_needs_room_for_its_copy() -> None:
     (usr,) = offer("system", Reading(0, OFFERED), "/usr/bin 700\n/etc/kubernetes 9000\netcd 100\n")
     assert usr.why == "700 MB are free where /usr/bin is, and 1500 are wanted"
