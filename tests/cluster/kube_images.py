@@ -37,7 +37,10 @@ def wanted(
         if short in SERVERS:
             found[name] = {f"usr/local/bin/{short}": binaries / short}
         elif short == "etcd":
-            found[name] = {"usr/local/bin/etcd": etcd, "usr/local/bin/etcdctl": Path("/usr/bin/etcdctl")}
+            # As published: beside its own etcdctl that of 3.5, which still restores, and no etcdutl.
+            tools = sorted(etcd.parent.glob("etcdctl*")) or [Path("/usr/bin/etcdctl")]
+            found[name] = {f"usr/local/bin/{file.name}": file for file in (etcd, *tools)}
+            found[name]["usr/local/bin/etcd"] = etcd
         elif short == "coredns":
             found[name] = {"coredns": binaries / "coredns"}
         elif short == "pause":

@@ -1,8 +1,9 @@
 """A site whose cluster is made by the real kubeadm: bare machines of a lab, packages and images from its own mirrors.
 
 ``KUBE_BIN`` names the folder of kubelet, kubeadm, kubectl, kube-apiserver, kube-controller-manager, kube-scheduler,
-kube-proxy and coredns of one release; ``ETCD_BIN`` is etcd 3.5 or newer (kubeadm asks it for ``/readyz``). Where
-Flannel is wanted, ``FLANNEL_BIN`` is a folder of ``flanneld`` and ``flannel``, its plugin.
+kube-proxy and coredns of one release; ``ETCD_BIN`` is etcd 3.5 or newer (kubeadm asks it for ``/readyz``), and what is
+named ``etcdctl*`` beside it goes into the same image; where nothing is, this machine's own. Where Flannel is wanted,
+``FLANNEL_BIN`` is a folder of ``flanneld`` and ``flannel``, its plugin.
 """
 
 from __future__ import annotations
@@ -157,11 +158,11 @@ class KubeSite:
         assert {key: item.error for key, item in outcomes.items() if item.error} == {}
         self.fill()
 
-    def fill(self, binaries: Path | None = None) -> None:
+    def fill(self, binaries: Path | None = None, etcd: Path | None = None) -> None:
         """Push what `mlops site images` names to the site's registry, which has to run, and an image for pods.
 
         Args:
-            binaries: of another release than the site's.
+            binaries: of another release than the site's. etcd: that goes with it; left out: the site's.
         """
         binaries = binaries or self.binaries
         pause = self.root / "pause"
@@ -172,7 +173,7 @@ class KubeSite:
         assert listed.returncode == 0, said
         names = [line.split()[1].rpartition("/")[2] for line in said.splitlines()]
         with self.registry() as client:
-            for name, files in wanted(names, binaries, self.etcd, pause, self.flannel).items():
+            for name, files in wanted(names, binaries, etcd or self.etcd, pause, self.flannel).items():
                 push(client, f"kubernetes/{name}", files)
             applets = {f"bin/{name}": "busybox" for name in ("sh", "sleep", "nslookup", "nc", "httpd")}
             push(client, f"kubernetes/{BOX}", {"bin/busybox": BUSYBOX}, applets)
