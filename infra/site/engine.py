@@ -15,14 +15,13 @@ from graphlib import TopologicalSorter
 
 from configs.problems import Problem, UserError
 from infra.site.acting import make, undo
-from infra.site.facts import FACT_TIMEOUT_S, NO_ANSWER, Fact, Facts, Reading, facts_script, read_answers
+from infra.site.looks import SIDE_BY_SIDE, Looks
 from infra.site.reach import Reachable
 from infra.site.step import Change, Step
 
 Key = tuple[str, str]
 """A step: its machine and its name."""
 
-SIDE_BY_SIDE = 16
 ROUNDS = 4
 _LOOK = "look at the machine: journalctl -b -p warning"
 
@@ -89,6 +88,17 @@ def run_steps(
     order = TopologicalSorter(before)
     order.prepare()
     outcomes: dict[Key, Outcome] = {}
+
+    def following(done: Step) -> list[Step]:
+        """The steps that wait for this one alone."""
+        key = (done.machine, done.name)
+        return [
+            by_key[other]
+            for other, waits in before.items()
+            if key in waits and all(one == key or one in outcomes for one in waits)
+        ]
+
+    looks = Looks(machines, following)
     running: dict[Future[Outcome], Key] = {}
     start = time.monotonic()
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
@@ -102,7 +112,7 @@ def run_steps(
                     order.done(key)
                     continue
                 does = apply and (step.repairable or not only_repairs)
-                job = pool.submit(_run_step, step, machines, report, start, apply=does, makes=not only_repairs)
+                job = pool.submit(_run_step, step, machines, looks, report, start, apply=does, makes=not only_repairs)
                 running[job] = key
             if running:
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -121,7 +131,14 @@ def problems_of(outcomes: Mapping[Key, Outcome]) -> list[Problem]:
 
 
 def _run_step(
-    step: Step, machines: Mapping[str, Reachable], report: Report, start: float, *, apply: bool, makes: bool
+    step: Step,
+    machines: Mapping[str, Reachable],
+    looks: Looks,
+    report: Report,
+    start: float,
+    *,
+    apply: bool,
+    makes: bool,
 ) -> Outcome:
     began = _since(start)
     applied: list[Change] = []
@@ -137,7 +154,7 @@ def _run_step(
             machine.wait_until_reachable(step.boots_s, lambda why: report(step, State.READING, why))
         # Some facts mean something only when others hold: a login, once the server runs. So a step may take rounds.
         for _ in range(ROUNDS):
-            changes = tuple(step.changes(_read(step, machines)))
+            changes = tuple(step.changes(looks.read(step, done=bool(applied))))
             notes = tuple(change for change in changes if change.only_told)
             pending = [change for change in changes if change not in notes]
             if not pending or not apply or (not makes and any(change.undo for change in pending)):
@@ -149,7 +166,8 @@ def _run_step(
             done_before = {(item.what, item.why) for item in applied}
             if all((item.what, item.why) in done_before for item in pending):
                 break
-            make(pending, machine, machines, begun, lambda line: report(step, State.APPLYING, line))
+            with looks.doing(step, pending):
+                make(pending, machine, machines, begun, lambda line: report(step, State.APPLYING, line))
         raise UserError(
             [Problem(f"{step.machine}, step {step.name}", _still(item), item.by_hand or _LOOK) for item in pending]
         )
@@ -171,35 +189,6 @@ def _refuse_by_hand(step: Step, changes: Iterable[Change]) -> None:
     ]
     if problems:
         raise UserError(problems)
-
-
-def _read(step: Step, machines: Mapping[str, Reachable]) -> Facts:
-    found = _ask(step, machines[step.where], tuple(dict.fromkeys(step.facts)))
-    more: dict[str, dict[Fact, None]] = {}
-    for fact in step.asks(found):
-        more.setdefault(fact.at or step.where, {})[fact] = None
-    if not more:
-        return found
-    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        asked = [pool.submit(_ask_other, step, machines[name], tuple(facts)) for name, facts in more.items()]
-    return {**found, **{fact: reading for job in asked for fact, reading in job.result().items()}}
-
-
-def _ask(step: Step, machine: Reachable, facts: Sequence[Fact]) -> dict[Fact, Reading]:
-    done = machine.script(facts_script(facts), FACT_TIMEOUT_S * max(1, len(facts)))
-    try:
-        return read_answers(facts, done.stdout)
-    except ValueError as error:
-        where = f"{step.machine}, step {step.name}"
-        raise UserError(Problem(where, f"the machine's answers cannot be read: {error}", "run it again")) from None
-
-
-def _ask_other(step: Step, machine: Reachable, facts: Sequence[Fact]) -> dict[Fact, Reading]:
-    """Ask another machine than the step's: that it does not answer is a fact as well."""
-    try:
-        return _ask(step, machine, facts)
-    except UserError as error:
-        return dict.fromkeys(facts, Reading(NO_ANSWER, unreached=error.problems[0]))
 
 
 def _undone(

@@ -64,20 +64,22 @@ trap 'exit 143' TERM
 """
 
 
-def facts_script(facts: Sequence[Fact]) -> str:
-    """Return a shell script that answers all ``facts``, one line each: index, then output and exit status in base 64.
+def facts_script(facts: Sequence[Fact], then: Sequence[Fact] = ()) -> str:
+    """Return a shell script that answers ``facts`` and ``then``, a line each: index, output and exit status in base 64.
 
-    It asks all at the same time. It is meant for the standard input of ``sh``: what it holds is on no command line,
-    there or here (``printf`` is a part of the shell).
+    It asks all of ``facts`` at the same time, and those of ``then`` when these have answered. It is meant for the
+    standard input of ``sh``: what it holds is on no command line, there or here (``printf`` is a part of the shell).
     """
     lines = [_BEGIN]
-    for index, fact in enumerate(facts):
+    for index, fact in enumerate((*facts, *then)):
+        if index == len(facts):
+            lines.append("wait")
         given = base64.b64encode(fact.stdin.encode()).decode()
         feed = f"printf %s {given} | base64 -d | " if given else ""
         source = "" if given else " </dev/null"
         command = f"{feed}timeout {FACT_TIMEOUT_S} {shlex.join(fact.argv)} 2>&1{source}"
         lines.append(f"{{ {command}; printf '\\n%s' $?; }} | base64 -w0 >$at/{index} &")
-    answers = f'for index in $(seq 0 {len(facts) - 1}); do echo "$index $(cat "$at/$index")"; done'
+    answers = f'for index in $(seq 0 {len(facts) + len(then) - 1}); do echo "$index $(cat "$at/$index")"; done'
     return "\n".join([*lines, "wait", answers, ""])
 
 
@@ -87,13 +89,22 @@ def read_answers(facts: Sequence[Fact], output: str) -> dict[Fact, Reading]:
     Raises:
         ValueError: an answer is missing: the script did not run to its end.
     """
-    readings: dict[Fact, Reading] = {}
-    for index, line in enumerate(output.splitlines()):
+    return dict(zip(facts, readings(len(facts), output), strict=True))
+
+
+def readings(count: int, output: str) -> list[Reading]:
+    """Return the ``count`` readings of :func:`facts_script` in the order of its questions.
+
+    Raises:
+        ValueError: an answer is missing: the script did not run to its end.
+    """
+    found: list[Reading] = []
+    for line in output.splitlines():
         number, _, encoded = line.partition(" ")
-        if index >= len(facts) or number != str(index):
-            raise ValueError(f"line {index + 1} answers no question")
+        if len(found) == count or number != str(len(found)):
+            raise ValueError(f"line {len(found) + 1} answers no question")
         text, _, status = base64.b64decode(encoded).decode("utf-8", "replace").rpartition("\n")
-        readings[facts[index]] = Reading(int(status), text)
-    if len(readings) != len(facts):
-        raise ValueError(f"{len(facts) - len(readings)} of {len(facts)} questions have no answer")
-    return readings
+        found.append(Reading(int(status), text))
+    if len(found) != count:
+        raise ValueError(f"{count - len(found)} of {count} questions have no answer")
+    return found
