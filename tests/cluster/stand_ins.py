@@ -11,6 +11,13 @@ from infra.kubernetes.gang.manifests import job
 from infra.kubernetes.gang.pod import Space
 
 
+def bare_space(image: str, node: str) -> Space:
+    """Return what a cluster without platform and share gives: a node's processors."""
+    folder = PurePosixPath("/var/lib/mlops")
+    where = {"kubernetes.io/hostname": node}
+    return Space("default", image, folder / "cache", 16 << 20, 600, folder, (), (), node_selector=where)
+
+
 def stand_in(name: str, run: str, space: Space, command: Sequence[str], *, cpu: float = 0.1) -> dict[str, Any]:
     """Return the Job of a gang of one. ``run``: id of the flow run; ``command``: in the place of torchrun's agent."""
     gang = Gang(

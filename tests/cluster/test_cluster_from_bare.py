@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
 import subprocess
 import time
@@ -19,6 +20,7 @@ import pytest
 from kube_site import BOX, ETCD_BIN, KUBE_BIN, KubeSite, eventually, skip_without
 from lab import LabError, LabMachine, open_lab
 from lab_sites import ended, start_flow
+from stand_ins import bare_space, stand_in
 
 from infra.kubeadm.joining import read_token, token_command
 from infra.site.engine import State
@@ -174,6 +176,10 @@ def test_a_control_plane_with_another_ca_is_refused(site: KubeSite) -> None:
 def test_a_power_cut_of_all_machines_loses_nothing(site: KubeSite) -> None:
     before = authority(site)
     site.kubectl("create", "configmap", "kept", "--from-literal=key=value-41c7")
+    image = f"{site.machines['registry'].address}:5000/kubernetes/{BOX}"
+    trains = stand_in("trains", "run", bare_space(image, "worker"), ["/bin/sh", "-c", "sleep 100000"])
+    site.kubectl("apply", given=json.dumps(trains))
+    eventually(lambda: site.objects("jobs")[0]["status"].get("ready") == 1)
     for machine in site.machines.values():
         machine.cut_power()
     # The other way round: a worker that finds no control plane, whose own images cannot be pulled yet.
@@ -187,6 +193,9 @@ def test_a_power_cut_of_all_machines_loses_nothing(site: KubeSite) -> None:
     eventually(lambda: site.ready() == {"master": True, "worker": True}, 300)
     assert authority(site) == before
     assert site.kubectl("get", "configmap", "kept", "-o", "jsonpath={.data.key}") == "value-41c7"
+    # Nobody saw the end of its pod, and it has another one.
+    eventually(lambda: [site.objects("jobs")[0]["status"].get(key) for key in ("failed", "ready")] == [1, 1], 180)
+    site.kubectl("delete", "job", "trains", "--cascade=foreground")
     # What the cluster knows of its pods is from before the cut: whether names resolve again, each node is asked.
     assert {key: item.error for key, item in site.run(apply=True).items() if item.error} == {}
     eventually(lambda: are_ready(site))
