@@ -24,6 +24,7 @@ from stand_ins import bare_space, stand_in
 
 from infra.kubeadm.joining import read_token, token_command
 from infra.site.engine import State
+from infra.site.step import Change
 from infra.site.steps.control_plane import BEGUN, MADE
 from infra.site.steps.worker import JOIN
 
@@ -203,6 +204,72 @@ def test_a_power_cut_of_all_machines_loses_nothing(site: KubeSite) -> None:
     # One that answers is enough for that; the other may still be starting.
     eventually(lambda: are_ready(site, "-n", "kube-system"), 180)
     assert {item.state for item in site.run(apply=True).values()} == {State.FITS}
+
+
+def judged(site: KubeSite, word: str = "") -> Change | None:
+    """What is said of the worker's node; None: nothing, or not ``word``."""
+    steps = [step for step in site.steps() if step.name == "cluster-health"]
+    (outcome,) = site.run(apply=True, checks=True, steps=steps).values()
+    assert outcome.error is None
+    return next((item for item in outcome.changes if "node worker" in item.what and word in item.why), None)
+
+
+def waited_for(site: KubeSite, word: str) -> Change:
+    found = eventually(lambda: judged(site, word))
+    assert isinstance(found, Change)
+    return found
+
+
+def test_a_worker_that_is_off_boots_alone_or_has_no_way_is_told_apart(
+    site: KubeSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    master, worker = site.machines["master"], site.machines["worker"]
+    # Nobody waits five minutes here: what was lost a moment ago is taken for lost before them.
+    for module in ("cluster_health", "node_view"):
+        monkeypatch.setattr(f"infra.site.steps.{module}.STARTS_S", 0)
+    monkeypatch.setattr("infra.site.steps.starting.STARTS_S", 0)
+    worker.cut_power()
+    worker.disconnect()
+    eventually(lambda: not site.ready()["worker"])
+    off = judged(site)
+    assert off is not None
+    assert (off.note, off.what) == (False, "have node worker back")
+    assert "and cannot be asked itself: " in off.why
+    assert off.by_hand.startswith("switch it on")
+
+    # It boots alone, while the control plane has been up for long, and finds no way to it.
+    master.ip("route", "add", "prohibit", f"{worker.address}/32")
+    worker.connect()
+    site.lab.power_on(worker)
+    told = waited_for(site, "does not reach the control plane at cluster:6443: ")
+    assert (told.note, "getent hosts cluster" in told.by_hand) == (False, True)
+    with monkeypatch.context() as patch:
+        patch.setattr("infra.site.steps.starting.STARTS_S", 300)
+        told = waited_for(site, "it was started at")
+        assert told.note
+        assert "does not reach the control plane at cluster:6443 yet" in told.why
+
+    # What of it a kubelet says that cannot start.
+    worker.run("sh", "-c", "echo KUBELET_EXTRA_ARGS=--never-heard-of >/etc/default/kubelet; systemctl restart kubelet")
+    told = waited_for(site, "ends again and again: ")
+    assert (told.note, "unknown flag: --never-heard-of" in told.why) == (False, True)
+    worker.run("sh", "-c", "rm /etc/default/kubelet; systemctl stop kubelet")
+
+    # A check starts one that only stopped; until it has reported it is expected, and then there is nothing to say.
+    told = waited_for(site, "its kubelet is inactive")
+    assert told.note
+    steps = [step for step in site.steps() if (step.machine, step.name) == ("worker", "kubernetes")]
+    (outcome,) = site.run(apply=True, checks=True, steps=steps).values()
+    assert (outcome.state, [item.what for item in outcome.changes]) == (State.CHANGED, ["start kubelet.service"])
+    monkeypatch.setattr("infra.site.steps.node_view.STARTS_S", 300)
+    master.ip("route", "delete", "prohibit", f"{worker.address}/32")
+    said = set()
+    while (change := judged(site)) is not None:
+        said.add((change.what, change.note))
+    assert said <= {("wait for node worker", True)}
+    eventually(lambda: site.ready()["worker"])
+    site.connect_pods()
+    eventually(lambda: finds_services(site, "one"))
 
 
 def test_a_control_plane_at_another_address_is_the_same_cluster(site: KubeSite) -> None:
