@@ -289,6 +289,8 @@ def test_a_control_plane_at_another_address_is_the_same_cluster(site: KubeSite) 
     eventually(lambda: site.ready() == {"master": True, "worker": True}, 180)
     assert authority(site) == before
     assert site.kubectl("get", "configmap", "kept", "-o", "jsonpath={.data.key}") == "value-41c7"
+    # It was restarted for the new address, on one node after the other.
+    site.kubectl("rollout", "status", "daemonset/kube-proxy", "--namespace=kube-system", "--timeout=120s")
     assert {item.state for item in site.run(apply=True).values()} == {State.FITS}
     # By the endpoint's name: kubelet of the worker, and with new rules its pods.
     run_pod(site, "two")
