@@ -35,7 +35,8 @@ def main() -> None:
             site.run(apply=False)
             checks.append(time.monotonic() - checked)
             if asked.picture:
-                draw(outcomes, apt, began, asked.picture)
+                connected = began + walls[-1] - max(item.ended for item in outcomes.values())
+                draw(outcomes, apt, connected, asked.picture)
     print(table("provisioning", "apt", walls, shares, checks))
 
 

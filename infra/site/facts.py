@@ -65,10 +65,11 @@ trap 'exit 143' TERM
 
 
 def facts_script(facts: Sequence[Fact], then: Sequence[Fact] = ()) -> str:
-    """Return a shell script that answers ``facts`` and ``then``, a line each: index, output and exit status in base 64.
+    """Return a shell script that answers ``facts`` and ``then``: lines of an index, a colon and base 64.
 
-    It asks all of ``facts`` at the same time, and those of ``then`` when these have answered. It is meant for the
-    standard input of ``sh``: what it holds is on no command line, there or here (``printf`` is a part of the shell).
+    The latter holds output and exit status. It asks all of ``facts`` at the same time, and those of ``then`` when these
+    have answered. It is meant for the standard input of ``sh``: what it holds is on no command line, there or here
+    (``printf`` is a part of the shell).
     """
     lines = [_BEGIN]
     for index, fact in enumerate((*facts, *then)):
@@ -79,8 +80,9 @@ def facts_script(facts: Sequence[Fact], then: Sequence[Fact] = ()) -> str:
         source = "" if given else " </dev/null"
         command = f"{feed}timeout {FACT_TIMEOUT_S} {shlex.join(fact.argv)} 2>&1{source}"
         lines.append(f"{{ {command}; printf '\\n%s' $?; }} | base64 -w0 >$at/{index} &")
-    answers = f'for index in $(seq 0 {len(facts) + len(then) - 1}); do echo "$index $(cat "$at/$index")"; done'
-    return "\n".join([*lines, "wait", answers, ""])
+    # One process for all: one for each took longer than most questions do.
+    names = " ".join(map(str, range(len(facts) + len(then))))
+    return "\n".join([*lines, "wait", f'cd "$at" && {{ grep -H "" {names} /dev/null || :; }}', ""])
 
 
 def read_answers(facts: Sequence[Fact], output: str) -> dict[Fact, Reading]:
@@ -100,7 +102,7 @@ def readings(count: int, output: str) -> list[Reading]:
     """
     found: list[Reading] = []
     for line in output.splitlines():
-        number, _, encoded = line.partition(" ")
+        number, _, encoded = line.partition(":")
         if len(found) == count or number != str(len(found)):
             raise ValueError(f"line {len(found) + 1} answers no question")
         text, _, status = base64.b64decode(encoded).decode("utf-8", "replace").rpartition("\n")

@@ -52,9 +52,9 @@ def test_answers_are_matched_to_questions() -> None:
     assert "secret" not in script
     assert "secret" not in repr(asked)
     # "it's\n" with status 0; nothing with status 1
-    assert read_answers(asked, "0 aXQncwoKMA==\n1 CjE=\n") == {asked[0]: Reading(0, "it's\n"), asked[1]: Reading(1)}
+    assert read_answers(asked, "0:aXQncwoKMA==\n1:CjE=\n") == {asked[0]: Reading(0, "it's\n"), asked[1]: Reading(1)}
     with pytest.raises(ValueError, match="1 of 2 questions"):
-        read_answers(asked, "0 aXQncwoKMA==\n")
+        read_answers(asked, "0:aXQncwoKMA==\n")
     with pytest.raises(ValueError, match="line 1 answers no question"):
         read_answers(asked, "bash: warning\n")
 
