@@ -119,7 +119,7 @@ def run_steps(
                     key = running.pop(future)
                     outcomes[key] = future.result()
                     if outcomes[key].state is State.FAILED and not keep:
-                        outcomes[key] = _undone(by_key[key], outcomes, by_key, machines, report)
+                        outcomes[key] = _undone(by_key[key], outcomes, by_key, machines, looks, report)
                     order.done(key)
     return {key: outcomes[key] for key in by_key}
 
@@ -196,18 +196,17 @@ def _undone(
     outcomes: Mapping[Key, Outcome],
     by_key: Mapping[Key, Step],
     machines: Mapping[str, Reachable],
+    looks: Looks,
     report: Report,
 ) -> Outcome:
     """Undo what a failed step, and those that it vouches for, have made new; return its outcome and that."""
     key = (step.machine, step.name)
     done = [other for other in step.vouches_for if other in outcomes and outcomes[other].state is State.CHANGED]
-    said = [
-        problem
-        for other in (key, *done)
-        for problem in undo(
-            by_key[other], outcomes[other].changes, machines, lambda line: report(step, State.FAILED, line)
-        )
-    ]
+    said: list[Problem] = []
+    for other in (key, *done):
+        changes = outcomes[other].changes
+        with looks.doing(by_key[other], changes):
+            said += undo(by_key[other], changes, machines, lambda line: report(step, State.FAILED, line))
     failed = outcomes[key]
     if not said or failed.error is None:
         return failed
