@@ -85,15 +85,6 @@ def facts_script(facts: Sequence[Fact], then: Sequence[Fact] = ()) -> str:
     return "\n".join([*lines, "wait", f'cd "$at" && {{ grep -H "" {names} /dev/null || :; }}', ""])
 
 
-def read_answers(facts: Sequence[Fact], output: str) -> dict[Fact, Reading]:
-    """Return the readings of :func:`facts_script` for the same ``facts``.
-
-    Raises:
-        ValueError: an answer is missing: the script did not run to its end.
-    """
-    return dict(zip(facts, readings(len(facts), output), strict=True))
-
-
 def readings(count: int, output: str) -> list[Reading]:
     """Return the ``count`` readings of :func:`facts_script` in the order of its questions.
 

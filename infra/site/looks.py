@@ -62,8 +62,7 @@ class Looks:
             following = self._next_here(step) if done else ()
             # A fact that both ask is asked twice: it may be another one once the first step's hold.
             then = tuple(dict.fromkeys(fact for other in following for fact in other.facts))
-            answers, later = _ask(step, self._machines[step.where], facts, then)
-            found = answers
+            found, later = _ask(step, self._machines[step.where], facts, then)
             with self._lock:
                 for other in following:
                     self._ahead[other.machine, other.name] = before, {fact: later[fact] for fact in other.facts}

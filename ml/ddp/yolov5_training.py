@@ -34,8 +34,10 @@ class DistributedTraining(Yolov5Training):
         super().prepare()
         for model in (self.model, self.ema.ema):
             # By way of the CPU: what is shared arrives on the GPU with the number it left from.
-            weights = {name: value.cpu() for name, value in model.state_dict().items()}
-            model.load_state_dict(self.world.share(weights if self.world.rank == 0 else None))
+            weights = None
+            if self.world.rank == 0:
+                weights = {name: value.cpu() for name, value in model.state_dict().items()}
+            model.load_state_dict(self.world.share(weights))
         judge = self.validator
         # Rank 0 judges, all ranks know the result.
         self.validator = lambda trainer: self.world.share(judge(trainer) if self.world.rank == 0 else None)

@@ -11,7 +11,7 @@ import pytest
 
 from infra.machines.commands import Command, File, Removal
 from infra.samba.client import Mount
-from infra.site.facts import Fact, Reading, facts_script, read_answers
+from infra.site.facts import Fact, Reading, facts_script, readings
 from infra.site.reading import (
     MARKERS,
     file_changes,
@@ -51,12 +51,16 @@ def test_answers_are_matched_to_questions() -> None:
     script = facts_script(asked)
     assert "secret" not in script
     assert "secret" not in repr(asked)
+
+    def answers(output: str) -> dict[Fact, Reading]:
+        return dict(zip(asked, readings(len(asked), output), strict=True))
+
     # "it's\n" with status 0; nothing with status 1
-    assert read_answers(asked, "0:aXQncwoKMA==\n1:CjE=\n") == {asked[0]: Reading(0, "it's\n"), asked[1]: Reading(1)}
+    assert answers("0:aXQncwoKMA==\n1:CjE=\n") == {asked[0]: Reading(0, "it's\n"), asked[1]: Reading(1)}
     with pytest.raises(ValueError, match="1 of 2 questions"):
-        read_answers(asked, "0:aXQncwoKMA==\n")
+        answers("0:aXQncwoKMA==\n")
     with pytest.raises(ValueError, match="line 1 answers no question"):
-        read_answers(asked, "bash: warning\n")
+        answers("bash: warning\n")
 
 
 def test_a_file_as_wanted_is_no_change() -> None:

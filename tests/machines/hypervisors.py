@@ -17,7 +17,7 @@ from infra.machines.ssh import Machine, make_key
 from infra.machines.trouble import Login
 from infra.site.acting import act
 from infra.site.engine import Outcome, State, run_steps
-from infra.site.facts import facts_script, read_answers
+from infra.site.facts import facts_script, readings
 from infra.site.step import Action, Step
 from infra.vms.driver import Driver, Observed
 from infra.vms.ensure import pending_step, vm_step
@@ -53,7 +53,7 @@ class Host:
     def observe(self) -> Observed:
         facts = tuple(dict.fromkeys(self.driver.facts(self.vm)))
         answers = self.reached.script(facts_script(facts), 120).stdout
-        return self.driver.observe(self.vm, read_answers(facts, answers))
+        return self.driver.observe(self.vm, dict(zip(facts, readings(len(facts), answers), strict=True)))
 
     def do(self, actions: Sequence[Action]) -> None:
         act(actions, self.reached, {self.vm.host: self.reached}, self.told.append)

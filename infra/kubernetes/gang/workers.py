@@ -9,20 +9,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from infra.kubernetes.diagnosis.nodes import UNSEEN
 from infra.kubernetes.gang.pod import CONTAINER
 
 INDEX = "batch.kubernetes.io/job-completion-index"
 _FINISHED = ("Succeeded", "Failed")
 _HOPELESS = ("InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError", "CreateContainerError")
 _REFUSED = ("not found", "denied", "unauthorized", "does not exist", "no such host", "certificate")
-_UNSEEN = "its node went off, or containerd there, and nobody saw its end"
 _ENDS = {
     "OOMKilled": "it used more memory than its limit of {memory}",
     "Evicted": "its node put it out: {message}",
     "DisruptionTarget": "{message}",
-    # Of containerd, and of kubelet where that has forgotten the container.
-    "Unknown": _UNSEEN,
-    "ContainerStatusUnknown": _UNSEEN,
+    **dict.fromkeys(UNSEEN, "its node went off, or containerd there, and nobody saw its end"),
 }
 
 
