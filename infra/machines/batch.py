@@ -25,13 +25,13 @@ WRITE_S = 120
 _WRITE = """\
 set -e
 umask 022
-folder=$(dirname "$1")
-mkdir -p "$folder"
+folder="${1%/*}"
+[ -d "$folder" ] || mkdir -p "$folder"
 exec 9<"$folder"
 flock 9
 umask 077
 draft="$1.mlops-new"
-rm -f "$draft"
+[ ! -e "$draft" ] && [ ! -h "$draft" ] || rm -f "$draft"
 cat >"$draft"
 chgrp "$3" "$draft"
 chmod "$2" "$draft"

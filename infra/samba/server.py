@@ -26,6 +26,7 @@ FOLDER_MODE = 0o2770
 _NAME = re.compile(r"[a-z_][a-z0-9_-]{0,30}")
 _SHARE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}")
 _ALREADY_THERE = 9  # groupadd(8) and useradd(8)
+_JOIN = 'id -nG "$2" | tr " " "\\n" | grep -qxF -e "$1" || usermod --append --groups "$1" "$2"'
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,8 @@ def setup_commands(server: Server, passwords: Mapping[str, str]) -> tuple[Comman
         login = ("--shell", "/usr/sbin/nologin", "--gid", group)
         commands += [
             Command((*account, *login, user), accepted=frozenset({0, _ALREADY_THERE})),
-            Command(("usermod", "--append", "--groups", group, user)),
+            # An account of somebody's own, which was there before.
+            Command(("sh", "-c", _JOIN, "sh", group, user)),
             Command(("smbpasswd", "-s", "-a", user), stdin=f"{passwords[user]}\n" * 2),
         ]
     install = ("install", "--directory", "--owner", "root", "--group", group, "--mode", f"{FOLDER_MODE:04o}")

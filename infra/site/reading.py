@@ -15,15 +15,18 @@ from infra.site.step import Action, Change
 MARKERS = PurePosixPath("/run/mlops-site")
 """A marker here means that a unit has yet to be restarted: its file was written, and the run was killed then."""
 _LASTING = ("enabled", "static", "alias", "generated", "indirect")
-# Each would have systemd read all units anew, which takes longer than all else here: once is enough. What a unit
-# has to say comes from the restart after it.
+# Each would have systemd read all units anew, which takes longer than all else here: once is enough, and only where it
+# knows one by another text: what it does not know yet it reads when that starts. What a unit has to say comes from its
+# start.
 _ENABLE = f"""\
 for unit; do
-  case $(systemctl is-enabled "$unit" 2>/dev/null) in {"|".join(_LASTING)}) continue ;; esac
-  systemctl --no-reload unmask "$unit"
+  case $(systemctl is-enabled "$unit" 2>/dev/null) in
+    {"|".join(_LASTING)}) continue ;;
+    masked*) systemctl --no-reload unmask "$unit" ;;
+  esac
   systemctl --no-reload enable "$unit"
 done
-systemctl daemon-reload
+case $(systemctl show --property NeedDaemonReload --value "*") in *yes*) systemctl daemon-reload ;; esac
 """
 
 
@@ -186,9 +189,14 @@ def units_changes(changed: Mapping[str, bool], facts: Facts) -> list[Change]:
         return []
     reasons = {whys[name] for name in names}
     why = reasons.pop() if len(reasons) == 1 else "; ".join(f"{name}: {whys[name]}" for name in names)
-    starts = ((Command(("systemctl", "restart", name)), Removal(MARKERS / name)) for name in names)
+    starts = ((Command(("systemctl", _start(name, facts, changed), name)), Removal(MARKERS / name)) for name in names)
     actions = (Command(("sh", "-ec", _ENABLE, "sh", *names)), *(action for pair in starts for action in pair))
     return [Change(f"start {', '.join(names)}, now and at every boot", why, actions)]
+
+
+def _start(name: str, facts: Facts, changed: Mapping[str, bool]) -> str:
+    """Return how to start a unit: one that was not there is started by its package, with what was written before."""
+    return "restart" if changed[name] or read_unit(name, facts).load != "not-found" else "start"
 
 
 def unit_why(name: str, facts: Facts, *, changed: bool = False) -> str:

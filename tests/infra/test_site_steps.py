@@ -11,6 +11,7 @@ import pytest
 
 from infra.machines.commands import Command, File, Removal
 from infra.samba.client import Mount
+from infra.samba.server import Server
 from infra.site.facts import Fact, Reading, facts_script, readings
 from infra.site.reading import (
     MARKERS,
@@ -27,6 +28,7 @@ from infra.site.steps.base import BEGIN, END, base_step, hosts_text
 from infra.site.steps.health import health_step
 from infra.site.steps.mounts import mount_step
 from infra.site.steps.sshd import DROP_IN, sshd_changes
+from infra.site.steps.storage import storage_step
 
 RUNS = "LoadState=loaded\nUnitFileState=enabled\nActiveState=active\nNeedDaemonReload=no\nMarked=1\n"
 FILE = File(PurePosixPath("/etc/a"), "one\ntwo\n")
@@ -252,6 +254,40 @@ def test_a_new_password_of_the_share_is_written_and_mounted_by() -> None:
         "start mnt-data.automount, now and at every boot",
     ]
     assert "secret of the share" not in repr(wanted)
+
+
+ALICE = Server(users=("alice",), networks=("192.168.10.0/24",))
+
+
+def shared(**known: Reading) -> list[Change]:
+    """What step ``storage`` wants of a machine without Samba, or with other readings of its package and unit."""
+    step = storage_step("one", ALICE, {"alice": "secret of the share"}, ())
+    absent = {fact: Reading(1) for fact in step.facts}
+    told = {
+        packages_fact(("samba", "smbclient", "nftables")): known.get("packages", Reading(1, "nftables ii  1\n")),
+        unit_fact("smbd.service"): known.get("unit", Reading(0, "LoadState=not-found\n")),
+    }
+    return list(step.changes(absent | told))
+
+
+def test_samba_is_configured_before_its_package_starts_it_and_is_not_started_twice() -> None:
+    wanted = shared()
+    names = [change.what for change in wanted]
+    assert names.index("write /etc/samba/smb.conf") < names.index("install samba smbclient")
+    assert Command(("systemctl", "start", "smbd.service")) in wanted[-1].actions
+    assert "secret of the share" not in repr(wanted)
+
+
+def test_samba_that_may_run_by_another_configuration_is_restarted() -> None:
+    half = shared(
+        packages=Reading(0, "samba iF  2:4.17\nsmbclient ii  2:4.17\nnftables ii  1\n"), unit=Reading(0, RUNS)
+    )
+    there = shared(
+        packages=Reading(0, "samba ii  2:4.17\nsmbclient ii  2:4.17\nnftables ii  1\n"), unit=Reading(0, RUNS)
+    )
+    for wanted in (half, there):
+        assert "write /etc/samba/smb.conf" in [change.what for change in wanted]
+        assert Command(("systemctl", "restart", "smbd.service")) in wanted[-1].actions
 
 
 def test_health_is_told_and_left_to_people() -> None:

@@ -111,6 +111,10 @@ def test_the_share_serves_its_user_and_nobody_else(site: LabSite) -> None:
     assert smb(site, "alice", secret, "get .mlops-share /dev/null").returncode == 0
     assert "LOGON_FAILURE" in smb(site, "alice", "wrong", "ls").stdout
     assert smb(site, "guest", "", "ls").returncode != 0
+    storage = site.machines["storage"]
+    journal = storage.run("journalctl", "--quiet", "--unit", "smbd.service", "--output", "short-unix")
+    # It never served what the package's own configuration lets it.
+    assert float(journal.split()[0]) > float(storage.run("stat", "--format", "%.Y", "/etc/samba/smb.conf"))
 
 
 def test_the_registry_speaks_tls_by_the_sites_ca_and_asks_for_the_login(site: LabSite) -> None:

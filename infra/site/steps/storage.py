@@ -14,6 +14,7 @@ from infra.site.reading import (
     installed_packages,
     package_changes,
     packages_fact,
+    read_unit,
     unit_fact,
     unit_why,
     units_changes,
@@ -39,7 +40,7 @@ def storage_step(
     Raises:
         UserError: a password is missing.
     """
-    files = render_files(server)
+    configuration, sentinel = render_files(server)
     firewall = firewall_files("samba", (445,), server.networks)
     setup = setup_commands(server, passwords)
     logins = {user: _login(server, user, passwords[user]) for user in server.users}
@@ -50,15 +51,18 @@ def storage_step(
 
     def changes(facts: Facts) -> Iterator[Change]:
         # Before its package, which would start it.
-        new = _SAMBA not in installed_packages(PACKAGES, facts) and facts[_BY_NAME].text.strip() != "masked"
-        if new or facts[_BY_NAME].text.strip() == "enabled":
+        new = _SAMBA not in installed_packages(PACKAGES, facts)
+        if (new and facts[_BY_NAME].text.strip() != "masked") or facts[_BY_NAME].text.strip() == "enabled":
             mask = Command(("systemctl", "--no-reload", "mask", *(() if new else ("--now",)), _NMBD))
             yield Change(f"keep {_NMBD} from running", "nobody looks machines up by NetBIOS here", (mask,))
+        # Nor does smbd ever serve what its package's own configuration would let it.
+        configured = file_changes(configuration, facts, restarts=(UNIT,))
+        yield from configured
         yield from package_changes(PACKAGES, facts)
-        changed = [change for file in files for change in file_changes(file, facts, restarts=(UNIT,))]
         reason = _accounts_reason(facts, server, members, folder_facts, wanted_folder)
         firewall_files_changed, guarded = firewall_changes("samba", firewall, facts)
-        started = unit_why(UNIT, facts, changed=bool(changed))
+        changed = bool(configured) and read_unit(UNIT, facts).load != "not-found"
+        started = unit_why(UNIT, facts, changed=changed)
         # While smbd is down nobody can log in: that says nothing of the passwords.
         refused = [] if started else [user for user, login in logins.items() if not facts[login].ok]
         said = "; ".join(dict.fromkeys(facts[logins[user]].text.strip() for user in refused))
@@ -66,13 +70,14 @@ def storage_step(
             why = reason or f"{', '.join(refused)} cannot log in with the site's password: {said}"
             yield Change("make group, accounts and folders of the share", why, setup)
         # After the folders: the sentinel lies in one of them.
-        yield from changed
+        yield from file_changes(sentinel, facts)
         yield from firewall_files_changed
-        yield from units_changes({**guarded, UNIT: bool(changed)}, facts)
+        yield from units_changes({**guarded, UNIT: changed}, facts)
 
     facts = (
         packages_fact(PACKAGES),
-        *map(file_fact, files),
+        file_fact(configuration),
+        file_fact(sentinel),
         *folder_facts,
         members,
         *logins.values(),
