@@ -143,6 +143,8 @@ def test_a_lost_control_plane_and_checkout_come_back_though_the_restore_is_kille
 def test_a_worker_is_drained_with_the_reasons_told_and_taken_out(site: KubeSite) -> None:
     worker = site.machines["worker"]
     words = ("site", "remove-worker", "worker", "--name", "worker", "--timeout", "15")
+    # It lets no pod go either, and has none.
+    site.kubectl("create", "poddisruptionbudget", "unrelated", "--selector=app=unrelated", "--min-available=1")
     code, said = mlops(site, *words)
     assert code == 1
     told = r"node worker cannot be drained: default/kept-\S+ may not end by its disruption budget \(default/kept\)"

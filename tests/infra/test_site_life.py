@@ -80,16 +80,22 @@ error when evicting pods/"went-1" -n "default" {refused}
 error when evicting pods/"kept-1" -n "default" {refused}
 error: unable to drain node "worker" due to error: error when evicting pods/"kept-1" -n "default": global timeout \
 reached: 15s, continuing command...
-budget default/kept lets no pod go
-budget other/unrelated lets no pod go
+budget default/kept keeps kept-1
+budget default/of-one-that-went keeps went-1
+budget other/kept keeps kept-1
 """
     what, remedy = drain("worker", (), 1).explain(said) or ("", "")
-    assert what == ("node worker cannot be drained: default/kept-1 may not end by its disruption budget (default/kept)")
-    assert "`kubectl -n default edit pdb kept`" in remedy
-    what, _ = drain("worker", (), 1).explain("error: cannot delete Pods that declare no controller: default/x") or (
-        "",
-        "",
-    )
+    assert what == "node worker cannot be drained: default/kept-1 may not end by its disruption budget (default/kept)"
+    assert "change the budget (`kubectl -n default edit pdb kept`), " in remedy
+    changed = said.partition("budget default")[0]
+    what, remedy = drain("worker", (), 1).explain(changed) or ("", "")
+    assert "(which has changed meanwhile)" in what
+    assert "`kubectl get pdb -A`" in remedy
+
+
+def test_a_drain_that_no_budget_keeps_from_its_end_names_none() -> None:
+    said = "error: cannot delete Pods that declare no controller: default/x\nbudget default/kept keeps kept-1\n"
+    what, _ = drain("worker", (), 1).explain(said) or ("", "")
     assert what.splitlines() == [
         "node worker cannot be drained",
         "   | error: cannot delete Pods that declare no controller: default/x",
