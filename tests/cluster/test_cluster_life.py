@@ -71,9 +71,9 @@ def flow(site: KubeSite, name: str, /, **parameters: object) -> tuple[int, str]:
 
 
 def containers(site: KubeSite) -> list[str]:
-    """The containers of the kept pod, by their ids; one more while it is replaced."""
+    """The containers of the kept pod, by their ids, empty before they have one; one more while it is replaced."""
     pods = site.objects("pods", "-l", "app=kept")
-    return [status["containerID"] for pod in pods for status in pod["status"].get("containerStatuses", ())]
+    return [status.get("containerID", "") for pod in pods for status in pod["status"].get("containerStatuses", ())]
 
 
 def test_a_backup_is_written_whole_and_never_over_another(site: KubeSite) -> None:
