@@ -83,6 +83,8 @@ def trust(
     found = machines[name]
     keys = {fingerprint_of(key): key for key in offered_keys(found.address, found.port)}
     if fingerprint is not None and fingerprint not in keys:
+        keys = {fingerprint_of(key): key for key in offered_keys(found.address, found.port, all_kinds=True)}
+    if fingerprint is not None and fingerprint not in keys:
         what = f"shows none with {fingerprint}, but {', '.join(keys)}"
         raise UserError(Problem(f"host key of {name}", what, "another machine may have its address: look at it"))
     if fingerprint is None:

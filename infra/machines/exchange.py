@@ -75,6 +75,7 @@ def exchange(
     given: bytes,
     timeout_s: float,
     on_line: Callable[[str], None] | None = None,
+    on_begin: Callable[[], None] = lambda: None,
 ) -> Outcome:
     """Run ``argv`` on a machine.
 
@@ -83,7 +84,7 @@ def exchange(
     Args:
         ssh: the words up to the remote command. root: those that make a command root's, none where it is already.
         given: to standard input, at most some MB. timeout_s: after which the command is ended, with status 124.
-        on_line: gets every line of both outputs as it comes.
+        on_line: gets every line of both outputs as it comes. on_begin: called when the machine's shell has answered.
     """
     mark = secrets.token_hex(16)
     encoded = base64.b64encode(given)
@@ -101,7 +102,7 @@ def exchange(
     )
     ssh_status = None
     try:
-        _pump(process, payload, streams, began + timeout_s + KILL_AFTER_S + _LOCAL_GRACE_S, on_line)
+        _pump(process, payload, streams, began + timeout_s + KILL_AFTER_S + _LOCAL_GRACE_S, on_line, on_begin)
         if any(stream.status is None for stream in streams):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 ssh_status = process.wait(1)
@@ -152,6 +153,7 @@ def _pump(
     streams: tuple[_Stream, _Stream],
     deadline: float,
     on_line: Callable[[str], None] | None,
+    on_begin: Callable[[], None],
 ) -> None:
     """Feed and read ssh until both outputs have come to their marks or ends, or the deadline has passed."""
     assert process.stdin is not None  # noqa: S101 - all three are pipes
@@ -175,7 +177,11 @@ def _pump(
                         selector.unregister(key.fileobj)
                     continue
                 data = os.read(key.fd, 65536)
-                for line in key.data.feed(data):
+                before = streams[1].begun
+                shown = key.data.feed(data)
+                if streams[1].begun and not before:
+                    on_begin()
+                for line in shown:
                     if on_line is not None:
                         # A carriage return redraws a line in a terminal: only its last state is worth keeping.
                         on_line(line.decode("utf-8", "replace").rstrip("\r").rpartition("\r")[2])

@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from configs.problems import Problem, UserError
-from infra.machines.trouble import ConnectionLost, Login, MachineError
+from infra.machines.trouble import TRY_AGAIN, ConnectionLost, Login, MachineError
 
+KINDS = ("ed25519", "ecdsa", "rsa")
+"""Of host keys, as ``ssh-keyscan`` names them; the best first."""
 _SCAN_S = 10
 
 
@@ -58,21 +60,30 @@ def pinned_keys(folder: Path, name: str) -> list[str]:
     return [" ".join(row[1:3]) for row in rows if row[:1] == [name] and len(row) >= 3]
 
 
-def offered_keys(address: str, port: int) -> list[str]:
-    """Return the host keys that whoever answers there shows, each as ``ssh-ed25519 AAAA...``. They prove nothing.
+def offered_keys(address: str, port: int, *, all_kinds: bool = False) -> list[str]:
+    """Return host keys that whoever answers there shows, each as ``ssh-ed25519 AAAA...``. They prove nothing.
+
+    Args:
+        all_kinds: False: the first of ed25519, ECDSA and RSA that there is. Each kind is a connection without a login,
+            and sshd (since 9.8) refuses for a while whoever comes with some of these.
 
     Raises:
         ConnectionLost: nobody answers.
     """
-    scan = ("ssh-keyscan", "-T", str(_SCAN_S), "-p", str(port), "--", address)
-    try:
-        done = subprocess.run(scan, capture_output=True, text=True, timeout=3 * _SCAN_S, check=False)
+    keys: list[str] = []
+    for kind in KINDS:
+        scan = ("ssh-keyscan", "-T", str(_SCAN_S), "-t", kind, "-p", str(port), "--", address)
+        try:
+            done = subprocess.run(scan, capture_output=True, text=True, timeout=3 * _SCAN_S, check=False)
+        except subprocess.TimeoutExpired:
+            break
         rows = [line.split() for line in done.stdout.splitlines() if not line.startswith("#")]
-    except subprocess.TimeoutExpired:
-        rows = []
-    keys = sorted(" ".join(row[1:3]) for row in rows if len(row) >= 3)
+        keys += [" ".join(row[1:3]) for row in rows if len(row) >= 3]
+        # Its name comes before its keys: who does not say it has no keys of other kinds.
+        if (keys and not all_kinds) or "SSH-2.0" not in done.stdout + done.stderr:
+            break
     if not keys:
-        remedy = "switch the machine on, and look at its address, ssh server and firewall"
+        remedy = f"switch the machine on, and look at its address, ssh server and firewall; {TRY_AGAIN}"
         raise ConnectionLost(Problem(f"{address}, port {port}", "shows no host key", remedy))
     return keys
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from infra.machines.host_keys import pinned_keys
+from infra.machines.host_keys import KINDS, pinned_keys
 
 LARGEST = 22
 """Prefix of the largest network that is searched: 1022 addresses."""
@@ -22,9 +22,11 @@ def find_moved(folder: Path, names: Iterable[str], network: IPv4Network, port: i
         network: to search; nothing is found in one that is larger than ``/22``.
     """
     wanted = {key: name for name in names for key in pinned_keys(folder, name)}
-    if not wanted or network.prefixlen < LARGEST:
+    kinds = [kind for kind in KINDS if any(kind in key.split(" ")[0] for key in wanted)]
+    if not kinds or network.prefixlen < LARGEST:
         return {}
-    scan = ["ssh-keyscan", "-T", str(_SCAN_S), "-t", "ed25519,ecdsa,rsa", "-p", str(port), "-f", "-"]
+    # No others: each is a connection without a login to every machine there, and sshd counts them.
+    scan = ["ssh-keyscan", "-T", str(_SCAN_S), "-t", ",".join(kinds), "-p", str(port), "-f", "-"]
     hosts = "".join(f"{host}\n" for host in network.hosts())
     try:
         done = subprocess.run(scan, input=hosts, capture_output=True, text=True, timeout=60, check=False)

@@ -21,7 +21,9 @@ from configs.problems import Problem
 from infra.machines.batch import WRITE_S, Batch, Quick
 from infra.machines.commands import Command, File, Upload
 from infra.machines.exchange import Outcome, exchange
-from infra.machines.host_keys import host_key_error, known_hosts
+from infra.machines.host_keys import host_key_error
+from infra.machines.opening import Opening
+from infra.machines.options import CONNECT_S, ssh_words
 from infra.machines.sockets import SocketFolder
 from infra.machines.transfer import TransferError, receive, send
 from infra.machines.trouble import (
@@ -36,10 +38,6 @@ from infra.machines.trouble import (
     not_root,
 )
 
-CONNECT_S = 10
-ALIVE_S, ALIVE_COUNT = 5, 5
-"""A machine that says nothing for their product is lost."""
-_STAYS_S = 60
 _AT_ONCE = 8
 """Commands that run side by side: sshd drops some of more than ten that have not logged in yet (MaxStartups), and takes
 no more than ten over one connection (MaxSessions); a hold of the machine is one of them."""
@@ -68,8 +66,11 @@ class Machine:
         self.login = login
         self._folder = folder
         self._sockets = SocketFolder()
-        self._ssh = self._words()
+        self._ssh = ssh_words(login, folder, self._sockets.path)
         self._room = threading.BoundedSemaphore(_AT_ONCE)
+        self._opening = Opening()
+        self._told: tuple[Outcome, MachineError] | None = None
+        self._telling = threading.Lock()
 
     def run(self, command: Command, *, on_line: Callable[[str], None] | None = None) -> Done:
         """Run a command as root.
@@ -180,31 +181,6 @@ class Machine:
     def _root(self) -> tuple[str, ...]:
         return () if self.login.user == "root" else ("sudo", "-n")
 
-    def _words(self) -> tuple[str, ...]:
-        options = {
-            "BatchMode": "yes",
-            "PasswordAuthentication": "no",
-            "KbdInteractiveAuthentication": "no",
-            "IdentitiesOnly": "yes",
-            "StrictHostKeyChecking": "yes",
-            "UserKnownHostsFile": f'"{known_hosts(self._folder)}"',
-            "GlobalKnownHostsFile": "/dev/null",
-            "UpdateHostKeys": "no",
-            "HostKeyAlias": self.login.name,
-            "CheckHostIP": "no",
-            "ConnectTimeout": str(CONNECT_S),
-            "ServerAliveInterval": str(ALIVE_S),
-            "ServerAliveCountMax": str(ALIVE_COUNT),
-            "ControlMaster": "auto",
-            "ControlPath": f"{self._sockets.path}/%C",
-            "ControlPersist": str(_STAYS_S),
-            "ForwardAgent": "no",
-            "LogLevel": "ERROR",
-        }
-        given = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
-        where = ("-p", str(self.login.port), "-l", self.login.user, "-i", str(self.login.key))
-        return ("ssh", "-F", "/dev/null", "-T", *given, *where)
-
     def _exchange(
         self,
         argv: tuple[str, ...],
@@ -215,8 +191,9 @@ class Machine:
         # Without its private half, that of an agent may be meant.
         if not self.login.key.exists() and not self.login.key.with_name(f"{self.login.key.name}.pub").exists():
             raise no_key(self.login)
+        words = (*self._ssh, self.login.address)
         with self._room:
-            return exchange((*self._ssh, self.login.address), self._root, argv, given, timeout_s, on_line)
+            return self._opening.run(lambda begun: exchange(words, self._root, argv, given, timeout_s, on_line, begun))
 
     def _done(self, outcome: Outcome, argv: tuple[str, ...], timeout_s: float) -> Done:
         if outcome.status is None:
@@ -232,6 +209,13 @@ class Machine:
                 return self._too_long(argv, timeout_s)
             what = f"the connection was lost while `{command_words(argv)}` ran"
             return ConnectionLost(Problem(self.login.name, what, "see whether the machine is up, and run it again"))
+        with self._telling:
+            if self._told is None or self._told[0] is not outcome:
+                self._told = outcome, self._why_not(outcome)
+            return self._told[1]
+
+    def _why_not(self, outcome: Outcome) -> MachineError:
+        """Return why a command did not even begin."""
         said = outcome.noise
         if any(words in said for words in _HOST_KEY_WORDS):
             return host_key_error(self._folder, self.login)

@@ -11,6 +11,11 @@ from configs.problems import Problem, UserError
 from infra.machines.commands import Command
 
 LINES_SHOWN = 20
+TRY_AGAIN = (
+    "try again in a minute: it may be starting, shutting down, or refuse who came without a login some times before "
+    "(on the machine: `journalctl -u ssh`)"
+)
+"""OpenSSH 9.8 and newer say nothing to those whom they refuse: ``PerSourcePenalties`` in sshd_config(5)."""
 _WORDS_SHOWN = 200
 # What the C library says, and apt before it begins.
 _FULL = ("No space left on device", "don't have enough free space", "Disk quota exceeded")
@@ -70,8 +75,8 @@ def connection_error(login: Login, said: str) -> MachineError:
         ("No route to host", f"{place} cannot be reached", "switch it on, and look at its address and cable"),
         ("Network is unreachable", f"no network leads to {login.address}", "look at this machine's own network"),
         ("timed out", f"{place} does not answer", "switch it on, and look at its address and firewall"),
-        ("Connection reset", f"{place} ended the connection", "try again: it may be starting or shutting down"),
-        ("Connection closed", f"{place} ended the connection", "try again: it may be starting or shutting down"),
+        ("Connection reset", f"{place} ended the connection", TRY_AGAIN),
+        ("Connection closed", f"{place} ended the connection", TRY_AGAIN),
     )
     lasting = (
         ("UNPROTECTED PRIVATE KEY", f"others may read {login.key}", f"run `chmod 600 {login.key}`"),

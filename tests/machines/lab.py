@@ -20,7 +20,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-RELEASE = "bookworm"
+RELEASE = os.environ.get("MLOPS_TEST_DEBIAN", "bookworm")
+"""Debian's release that the machines are of."""
 SYSTEM = ("systemd", "systemd-sysv", "libpam-systemd", "dbus", "openssh-server", "sudo", "ca-certificates")
 SYSTEM += ("iproute2", "procps", "apt-utils")
 OFFERED = ("samba", "smbclient", "docker-registry", "apache2-utils", "curl", "nftables", "cifs-utils", "containerd")

@@ -174,6 +174,36 @@ def test_host_keys_are_pinned_by_name(there: LabMachine, tmp_path: Path) -> None
         assert machine.run(Command(("true",))).status == 0
 
 
+def sshd_said(there: LabMachine, words: str, since: str) -> int:
+    """How many lines of the machine's ssh server have these words, after a time of its clock."""
+    return there.run("journalctl", "--quiet", "--unit=ssh", f"--since={since}", "--output=cat").count(words)
+
+
+def test_commands_that_begin_together_log_in_once(machine: Machine, there: LabMachine) -> None:
+    since = there.run("date", "+@%s.%N").strip()
+    with ThreadPoolExecutor(12) as pool:
+        said = list(pool.map(lambda number: machine.run(Command(("echo", str(number)))).stdout, range(12)))
+    assert said == [f"{number}\n" for number in range(12)]
+    # The one login besides it is that of the question for the journal.
+    assert sshd_said(there, "Accepted publickey", since) == 2
+
+
+def test_who_is_not_let_in_asks_once_for_all_that_wait(there: LabMachine, tmp_path: Path) -> None:
+    since = there.run("date", "+@%s.%N").strip()
+
+    def refused(machine: Machine) -> str:
+        with pytest.raises(MachineError) as caught:
+            machine.run(Command(("true",)))
+        return str(caught.value)
+
+    with Machine(login(there), tmp_path) as machine, ThreadPoolExecutor(8) as pool:
+        told = set(pool.map(refused, [machine] * 8))
+    assert len(told) == 1
+    assert "mlops site trust desk" in told.pop()
+    # The one that tried, and the one that looked which key is shown.
+    assert sshd_said(there, "[preauth]", since) <= 2
+
+
 @pytest.mark.parametrize(
     ("changed", "said", "remedy"),
     [
