@@ -111,9 +111,8 @@ def apt_install(packages: list[str], *, held: bool = False) -> tuple[Action, ...
     """
     changed = ("--allow-change-held-packages",) if held else ()
     return (
-        # dpkg killed in the middle leaves packages half configured, and apt refuses everything until that is mended.
-        Command((*_QUIET, "dpkg", "--force-confold", "--configure", "-a"), timeout_s=600),
         apt_update(),
+        Command((*_QUIET, "sh", "-c", _MEND, "sh", *_APT, "--no-remove", "--fix-broken", "install"), timeout_s=1800),
         Command((*_APT_GET, "--no-install-recommends", "install", *changed, *packages), timeout_s=1800),
     )
 
@@ -124,7 +123,11 @@ def apt_update() -> Command:
 
 
 _QUIET = ("env", "DEBIAN_FRONTEND=noninteractive", "NEEDRESTART_MODE=l", "LC_ALL=C.UTF-8")
-_APT_GET = (*_QUIET, "apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Options::=--force-confold")
+_APT = ("apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Options::=--force-confold")
+_APT_GET = (*_QUIET, *_APT)
+# dpkg killed in the middle leaves packages half configured, and some whose dependencies are not there yet: apt refuses
+# everything until both are mended.
+_MEND = 'dpkg --force-confold --configure -a || exec "$@"'
 
 
 def fetch_key(path: PurePosixPath, url: str) -> tuple[Action, ...]:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from lab import Lab, LabMachine, base_image, cache_folder, mirror, open_lab, run
+from lab import RELEASE, Lab, LabMachine, base_image, cache_folder, mirror, open_lab, run
 
 PACKAGES = ("qemu-system-x86", "qemu-utils", "socat", "genisoimage")
 BRIDGE = "br0"
@@ -49,7 +49,7 @@ def host_layers(packages: Sequence[str] = PACKAGES) -> tuple[Path, ...]:
             options = f"lowerdir={base},upperdir={draft}/upper,workdir={draft}/work"
             run("mount", "-t", "overlay", "overlay", "-o", options, str(draft / "root"))
             try:
-                install = ("sh", "-c", _INSTALL, "sh", str(draft / "root"), mirror(), "bookworm", *packages)
+                install = ("sh", "-c", _INSTALL, "sh", str(draft / "root"), mirror(), RELEASE, *packages)
                 run(*install, timeout=600)
             finally:
                 run("umount", str(draft / "root"))

@@ -11,7 +11,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from lab import Lab, LabMachine
+from lab import RELEASE, Lab, LabMachine
 from lab_sites import LabSite
 
 from infra.site.bundle import BUNDLE, PLACE
@@ -20,7 +20,7 @@ from infra.site.step import Step
 
 pytestmark = pytest.mark.machine
 CHECKOUT = Path(__file__).parents[2]
-SOURCES = "deb http://192.0.2.1/debian bookworm main\n"
+SOURCES = f"deb http://192.0.2.1/debian {RELEASE} main\n"
 """An address where nobody ever answers."""
 
 
@@ -71,7 +71,7 @@ def test_a_bundle_is_made_and_leaves_nothing_on_the_machine_that_made_it(site: L
         names = archive.getnames()
         release = archive.extractfile("release")
         assert release is not None
-        assert release.read().decode().split()[:2] == ["debian", "bookworm"]
+        assert release.read().decode().split()[:2] == ["debian", RELEASE]
     for package in ("samba_", "docker-registry_", "chrony_", "libc6_"):
         assert any(name.startswith(package) for name in names), package
     maker = site.machines["registry"].root
@@ -148,11 +148,11 @@ def test_a_bundle_that_was_cut_or_is_for_another_release_is_not_used(site: LabSi
     (folder / "release").write_text("ubuntu noble amd64\n")
     pack(folder, path)
     (problem,) = problems_of(apply(site))
-    assert "ubuntu noble amd64, and the machine is debian bookworm" in problem.what
+    assert f"ubuntu noble amd64, and the machine is debian {RELEASE}" in problem.what
     assert "mlops site bundle" in problem.remedy
     # A package that was changed on the way into the archive is found by the list before anything is replaced.
     architecture = offline.run("dpkg", "--print-architecture").strip()
-    (folder / "release").write_text(f"debian bookworm {architecture}\n")
+    (folder / "release").write_text(f"debian {RELEASE} {architecture}\n")
     next(folder.glob("socat_*.deb")).write_bytes(b"not what was packed")
     pack(folder, path)
     before = stamp(offline)
