@@ -37,7 +37,7 @@ class Progress:
             if not known:
                 self.lines[part] = (state, detail, time.monotonic() - self.began)
         if not (known or console.is_terminal):
-            console.print(f"{part}: {state} {detail}".rstrip())
+            console.print(Text(f"{part}: {state} {detail}".rstrip()))
 
     def __rich__(self) -> RenderableType:
         table = Table.grid(padding=(0, 1))

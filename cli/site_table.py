@@ -47,7 +47,7 @@ class SiteTable:
             self._cells[key] = (state, detail, began or now, now)
         # An applying step says every line of its commands: in a log each is worth one.
         if not console.is_terminal and (state in ENDED or (state, before) == (State.APPLYING, State.READING)):
-            console.print(f"{step.machine}: {step.name}: {state} {detail}".rstrip(), soft_wrap=True)
+            console.print(Text(f"{step.machine}: {step.name}: {state} {detail}".rstrip()), soft_wrap=True)
 
     def __rich__(self) -> RenderableType:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
