@@ -22,7 +22,8 @@ from infra.machines.commands import Command, File
 from infra.site.bundle import Bundle
 from infra.site.engine import Outcome, State
 from infra.site.facts import Reading
-from infra.site.life import upgrading
+from infra.site.life import applying, upgrading
+from infra.site.life.applying import apply_commands
 from infra.site.life.nodes import NODES
 from infra.site.life.upgrade import CHECKS, Plan, obstacles, site_of, upgrade_steps, write_version
 from infra.site.life.upgrade_checks import SERVER, TOLD, nodes_step, offer_step
@@ -240,7 +241,7 @@ def test_the_control_plane_is_upgraded_by_its_own_kubeadm_and_said_to_be_last() 
     led, run, written = apply.actions
     assert isinstance(led, Command)
     assert "kube-scheduler" in led.argv[-1]
-    assert commands([apply]).splitlines()[-1] == "kubeadm upgrade apply v1.34.9 --yes --ignore-preflight-errors=Mem"
+    assert commands([apply]).endswith(" kubeadm upgrade apply v1.34.9 --yes --ignore-preflight-errors=Mem")
     assert isinstance(written, File)
     assert (written.path, written.mode) == (CONFIGURATION, 0o600)
     assert written.text == "kind: ClusterConfiguration\nkubernetesVersion: v1.34.9\nclusterName: c\n"
@@ -248,6 +249,45 @@ def test_the_control_plane_is_upgraded_by_its_own_kubeadm_and_said_to_be_last() 
     (again,) = found(step, {INSTALLED: NEW_PACKAGES, file_fact(TOLD): told("1.33.13")})
     assert again.actions[:2] == (led, run)
     assert found(step, {INSTALLED: NEW_PACKAGES, file_fact(TOLD): told("1.34.9")}) == []
+
+
+@pytest.mark.parametrize(
+    ("answers", "status", "tries"),
+    [
+        (["late", "late", "done"], 0, 3),
+        (["late"] * 9, 1, applying.TRIES),
+        (["other"], 3, 1),
+        (["late", "other"], 3, 2),
+        # As where one may be ignored: what it warns of is not what ends it.
+        (["warned"], 3, 1),
+    ],
+)
+def test_kubeadm_is_tried_again_only_where_the_cluster_was_too_late_for_its_job(
+    tmp_path: Path, answers: list[str], status: int, tries: int
+) -> None:
+    said = {
+        "late": 'echo "	[ERROR CreateJob]: Job did not complete in 15s" >&2; exit 2',
+        "done": "echo upgraded",
+        "other": 'echo "	[ERROR CoreDNS]: no" >&2; exit 3',
+        "warned": 'echo "	[WARNING CreateJob]: Job did not complete in 15s" >&2; exit 3',
+    }
+    for at, answer in enumerate(answers):
+        (tmp_path / f"answer{at}").write_text(said[answer])
+    kubeadm = tmp_path / "kubeadm"
+    kubeadm.write_text('#!/bin/sh\necho "$*" >>"$0.said"\n. "${0%/*}/answer$(($(wc -l <"$0.said") - 1))"\n')
+    kubeadm.chmod(0o755)
+    _, apply = apply_commands("1.34.9", ("--one",))
+    path = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    done = subprocess.run(apply.argv, env=path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (status, "")
+    assert kubeadm.with_name("kubeadm.said").read_text() == "upgrade apply v1.34.9 --yes --one\n" * tries
+    assert "ended with" not in done.stdout
+    what, _ = apply.explain("a line\n[ERROR CreateJob]: no") or ("", "")
+    assert what.splitlines() == [
+        "`kubeadm upgrade apply v1.34.9 --yes --one` did not succeed",
+        "   | a line",
+        "   | [ERROR CreateJob]: no",
+    ]
 
 
 def test_what_the_new_release_could_be_told_and_is_not_by_its_upgrade_is_in_the_plan() -> None:
@@ -408,5 +448,5 @@ def test_only_kubeadms_version_is_replaced() -> None:
 
 
 def test_the_scripts_are_shell() -> None:
-    for script in (releases._OFFERED, releases._IMAGES, upgrading._WAIT, upgrading._LED):
+    for script in (releases._OFFERED, releases._IMAGES, upgrading._WAIT, applying._LED, applying._APPLY):
         subprocess.run(["sh", "-n"], input=script, text=True, check=True)

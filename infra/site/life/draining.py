@@ -25,7 +25,8 @@ _BUDGETS = """\
 # The same reason comes every five seconds: once is enough. Which budget it is kubectl does not say.
 _SCRIPT = f"""\
 ({_KUBECTL} drain "$@" 2>&1; echo "ended with $?") |
-  awk '/^ended with / {{ status = $3; next }} !said[$0]++ {{ print; fflush() }} END {{ exit status }}'
+  awk 'BEGIN {{ status = 1 }} /^ended with / {{ status = $3; next }} !said[$0]++ {{ print; fflush() }}
+    END {{ exit status }}'
 status=$?
 [ $status = 0 ] || {_ASK} get poddisruptionbudgets -A -o go-template='{_BUDGETS}' |
   while read -r space name selector; do

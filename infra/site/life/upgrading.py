@@ -17,6 +17,7 @@ from infra.kubeadm.hardening import KUBELET_CONFIG, api_server_arguments
 from infra.kubeadm.snapshots import UNIT, take_snapshot
 from infra.machines.commands import Command
 from infra.site.facts import Facts
+from infra.site.life.applying import apply_commands
 from infra.site.life.draining import drain
 from infra.site.life.leaving import leaving_pods, pods_fact, unanswered
 from infra.site.life.nodes import CLOSED, NODES, annotate, read_nodes
@@ -47,9 +48,8 @@ from infra.site.steps.kubernetes import (
 from infra.site.steps.modes import mode_fact, private_changes
 
 After = tuple[tuple[str, str], ...]
-_APPLY_S = 2400
 _NODE_S = 600
-READY_S, LED_S = 600, 300
+READY_S = 600
 # New servers may still be starting when kubelet says that it is ready: three times in a row.
 _WAIT = f"""\
 good=0
@@ -60,24 +60,6 @@ for i in $(seq {READY_S // 2}); do
   sleep 2
 done
 echo "$said"
-exit 1
-"""
-# kubeadm gives a Job 15 seconds to show that the cluster works. Whoever runs it may have lost the API server just now,
-# as after an upgrade that was killed, and leads again only some time after it is back.
-_LED = f"""\
-good=0
-for i in $(seq {LED_S // 3}); do
-  led=0
-  for name in kube-controller-manager kube-scheduler; do
-    at=$({" ".join(KUBECTL)} -n kube-system get lease $name -o 'jsonpath={{.spec.renewTime}}' 2>&1)
-    then=$(date -d "$at" +%s 2>/dev/null || echo 0)
-    [ $(($(date +%s) - then)) -gt 10 ] || led=$((led + 1))
-  done
-  [ $led = 2 ] && good=$((good + 1)) || good=0
-  [ $good -lt 3 ] || exit 0
-  sleep 3
-done
-echo "controller manager and scheduler do not both work: $at"
 exit 1
 """
 _STATE = '{.status.nodeInfo.kubeletVersion} {.status.conditions[?(@.type=="Ready")].status}'
@@ -114,13 +96,12 @@ def control_plane_step(control_plane: str, wanted: Kubernetes, after: After) -> 
                 what = f"give the API server --{name} once it is upgraded: `mlops site plan` says how then"
                 yield Change(what, f"{told} has no such argument, and kubeadm upgrades with those of before", note=True)
         if told != wanted.version:
-            apply = ("kubeadm", "upgrade", "apply", f"v{wanted.version}", "--yes", *_ignored(wanted))
             # Last: until it says so, the next run has kubeadm look again.
             written = replace(TOLD, text=with_version(text, wanted.version))
             yield Change(
                 f"run kubeadm upgrade apply v{wanted.version}, which renews all certificates but the CAs'",
                 f"the control plane is of {told}",
-                (Command(("sh", "-c", _LED), timeout_s=LED_S * 5), Command(apply, timeout_s=_APPLY_S), written),
+                (*apply_commands(wanted.version, _ignored(wanted)), written),
             )
 
     facts = (installed, file_fact(TOLD), *source_facts(wanted))
