@@ -24,6 +24,8 @@ RELEASE = os.environ.get("MLOPS_TEST_DEBIAN", "bookworm")
 """Debian's release that the machines are of."""
 SYSTEM = ("systemd", "systemd-sysv", "libpam-systemd", "dbus", "openssh-server", "sudo", "ca-certificates")
 SYSTEM += ("iproute2", "procps", "apt-utils")
+# Every machine with a kernel has it, by kmod. Debian 13's systemd does not bring it: a node's unit of modules failed.
+SYSTEM += ("libkmod2",)
 OFFERED = ("samba", "smbclient", "docker-registry", "apache2-utils", "curl", "nftables", "cifs-utils", "containerd")
 OFFERED += ("conntrack", "ethtool", "iptables", "kmod", "mount", "socat", "chrony")
 OFFERED += ("age", "etcd-client", "etcd-server", "openssl")
