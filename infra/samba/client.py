@@ -15,7 +15,6 @@ from infra.machines.commands import File
 UNITS = PurePosixPath("/etc/systemd/system")
 SECRETS = PurePosixPath("/etc/mlops")
 MOUNT_LIMIT_S = 30
-IDLE_LIMIT_S = 600
 
 
 @dataclass(frozen=True)
@@ -149,14 +148,16 @@ DirectoryMode=0000
 
 
 def render_automount_unit(mount: Mount) -> str:
-    """Return the text of the automount unit, which is the one to enable: it mounts at the first access."""
+    """Return the text of the automount unit, which is the one to enable: it mounts at the first access.
+
+    What is mounted stays, used or not: only over a mount that is still there can containers be given another one.
+    """
     return f"""\
 [Unit]
 Description=Share {mount.source} at {mount.where}, mounted at the first access
 
 [Automount]
 Where={mount.where}
-TimeoutIdleSec={IDLE_LIMIT_S}
 DirectoryMode=0000
 
 [Install]

@@ -196,8 +196,21 @@ def test_a_pod_on_it_reads_and_writes_the_share(site: VmSite, writer: Writer) ->
     assert writer.goes_on()
 
 
+def test_a_new_password_of_the_share_reaches_pods_that_run(site: VmSite, writer: Writer) -> None:
+    pod = writer.pod
+    (site.home / "share-password").write_text("another-9c51\n")
+    outcomes = site.run(apply=True, names=["storage", "mounts"])
+    assert [str(outcome.error) for outcome in outcomes.values() if outcome.error] == []
+    # By what it was mounted with before, nobody gets in any more.
+    site.storage.run("systemctl", "restart", "smbd")
+    assert writer.goes_on()
+    (found,) = site.kube.objects("pods", "-n", writer.namespace, "-l", f"{GANG}={writer.name}")
+    assert found["metadata"]["name"] == pod
+    assert found["status"]["containerStatuses"][0]["restartCount"] == 0
+
+
 def test_a_pod_keeps_the_share_whatever_becomes_of_the_node_s_mount(site: VmSite, writer: Writer) -> None:
-    # What the automount does where nobody has used it for a while.
+    # As somebody may by hand, or the step where the share has other options now.
     site.said("systemctl", "stop", "mnt-sambashare.mount")
     assert writer.goes_on()
     site.said("systemctl", "stop", *UNITS)

@@ -38,7 +38,6 @@ Description=Share //storage/sambashare at /mnt/sambashare, mounted at the first 
 
 [Automount]
 Where=/mnt/sambashare
-TimeoutIdleSec=600
 DirectoryMode=0000
 
 [Install]

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 import pytest
 
 from infra.machines.commands import Command, File, Removal
-from infra.samba.client import Mount
+from infra.samba.client import Mount, mount_options, render_files
 from infra.samba.server import Server
 from infra.site.facts import Fact, Reading, facts_script, readings
 from infra.site.reading import (
@@ -220,10 +220,8 @@ def mounted(**changed: Reading) -> tuple[Step, dict[Fact, Reading]]:
     for fact in step.facts:
         if "ActiveState" in " ".join(fact.argv):
             known[fact] = changed.get("unit", Reading(0, RUNS))
-        elif fact.argv[-1] == "mnt-data.mount":
+        elif fact.argv[-2:] == ("/mnt/data/.mlops-share", "mnt-data.mount"):
             known[fact] = changed.get("sentinel", Reading(0, '{"share": "data", "format": 1}\n'))
-    from infra.samba.client import render_files
-
     for file in render_files(MOUNT):
         known[file_fact(file)] = as_read(file)
     return step, known
@@ -243,17 +241,49 @@ def test_a_share_without_its_sentinel_is_mounted_again(sentinel: Reading) -> Non
     assert Command(("systemctl", "restart", "mnt-data.automount")) in change.actions
 
 
-def test_a_new_password_of_the_share_is_written_and_mounted_by() -> None:
+MARKED = Reading(0, RUNS.replace("Marked=1", "Marked=0"))
+OVER = "mount //192.168.10.40/data over what is mounted at /mnt/data"
+ANEW = ["unmount /mnt/data", "start mnt-data.automount, now and at every boot"]
+
+
+def with_another(ending: str) -> tuple[Step, dict[Fact, Reading]]:
+    """Of a machine where the file with this ending has another text."""
     step, known = mounted()
-    credentials = next(fact for fact in known if fact.argv[-1].endswith(".credentials"))
-    known[credentials] = Reading(0, "600 root\nother  -\n")
-    wanted = changes(step, known)
-    assert [change.what for change in wanted] == [
-        "write /etc/mlops/mnt-data.credentials",
-        "unmount /mnt/data",
-        "start mnt-data.automount, now and at every boot",
-    ]
+    file = next(fact for fact in known if fact.argv[-1].endswith(ending) and "sha256sum" in fact.argv[2])
+    return step, known | {file: Reading(0, "600 root\nother  -\n")}
+
+
+def test_by_a_new_password_the_share_is_mounted_over_what_containers_have() -> None:
+    wanted = changes(*with_another(".credentials"))
+    assert [change.what for change in wanted] == ["write /etc/mlops/mnt-data.credentials", OVER]
+    (written,), (over, begun) = (change.actions for change in wanted)
+    # Whoever is killed between the two begins again with the second.
+    assert isinstance(written, File)
+    assert written.marks == (MARKERS / "mnt-data.mount",)
+    assert begun == Removal(MARKERS / "mnt-data.mount")
+    assert isinstance(over, Command)
+    assert {",".join(mount_options(MOUNT)), "//192.168.10.40/data", "/mnt/data"} <= set(over.argv)
     assert "secret of the share" not in repr(wanted)
+
+
+def test_a_password_that_was_written_and_no_more_is_mounted_by() -> None:
+    step, known = mounted()
+    assert [change.what for change in changes(step, known | {unit_fact("mnt-data.mount"): MARKED})] == [OVER]
+
+
+def test_other_options_of_the_share_take_a_new_mount() -> None:
+    wanted = [change.what for change in changes(*with_another("mnt-data.mount"))]
+    assert wanted == ["write /etc/systemd/system/mnt-data.mount", *ANEW]
+
+
+def test_mounts_over_each_other_are_told_and_left_to_people() -> None:
+    step, known = mounted()
+    layers = step.facts[-1]
+    assert layers.argv[-1] == "/mnt/data"
+    assert changes(step, known | {layers: Reading(0, "1\n")}) == []
+    (told,) = changes(step, known | {layers: Reading(0, "2\n")})
+    assert told.only_told
+    assert told.why.startswith("2 mounts lie over each other at /mnt/data since its password changed")
 
 
 ALICE = Server(users=("alice",), networks=("192.168.10.0/24",))

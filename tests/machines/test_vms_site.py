@@ -182,6 +182,31 @@ def test_a_wrong_password_is_told_and_the_right_one_mends_it(site: VmSite) -> No
     assert site.run(apply=True, machines=["worker"], names=["mounts"])["worker", "mounts"].state is State.CHANGED
 
 
+def test_a_new_password_reaches_what_has_the_share_already(site: VmSite) -> None:
+    # As a container has it: a mount of its own of what was mounted when it began.
+    has = f"mount --bind {MOUNTED} /media && exec sleep infinity"
+    site.said("worker", "systemd-run", "--quiet", "--unit=holder", "--property=PrivateMounts=yes", "sh", "-c", has)
+    process = site.said("worker", "systemctl", "show", "-P", "MainPID", "holder")
+    holder = ("nsenter", f"--target={process}", "--mount", "sh", "-c")
+    try:
+        site.said("worker", *holder, "echo first >/media/dvc/held")
+        (site.home / "share-password").write_text("another-9c51\n")
+        source = f"//{load_site(site.file).vms['storage'].address}/sambashare"
+        outcomes = site.run(apply=True, names=["storage", "mounts"])
+        assert errors(outcomes) == {}
+        assert outcomes["worker", "mounts"].changes[-2].what == f"mount {source} over what is mounted at {MOUNTED}"
+        # By what it was logged in before, nobody gets in any more.
+        site.said("storage", "systemctl", "restart", "smbd")
+        assert site.said("worker", "cat", f"{MOUNTED}/dvc/held") == "first"
+        site.said("worker", *holder, "echo second >/media/dvc/held")
+        assert site.said("storage", "cat", "/srv/samba/sambashare/dvc/held") == "second"
+        outcome = site.run(apply=True, names=["mounts"])["worker", "mounts"]
+        assert outcome.state is State.FITS
+        assert [change.what for change in outcome.changes] == ["restart worker when nothing runs there"]
+    finally:
+        site.said("worker", "systemctl", "stop", "holder")
+
+
 def test_a_share_that_is_not_mounted_is_found_and_mounted_again(site: VmSite) -> None:
     site.said("worker", "systemctl", "stop", "mnt-sambashare.automount", "mnt-sambashare.mount")
     assert site.run(apply=False)["worker", "mounts"].state is State.DIFFERS

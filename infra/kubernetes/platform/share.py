@@ -52,7 +52,8 @@ def share_volumes(
     if share is None or (isinstance(share, SmbStorage) and not csi_smb):
         return [], []
     volumes: list[dict[str, Any]] = [{"name": "share", "persistentVolumeClaim": {"claimName": SHARE}}]
-    # A pod keeps the mount that it began with, whatever becomes of the node's; what is mounted in there later, it sees.
+    # A pod keeps the mount that it began with, whatever becomes of the node's. What is mounted over that later it sees:
+    # so a new password of the share reaches it.
     mounts: list[dict[str, Any]] = [{"name": "share", "mountPath": MOUNTED_AT, "mountPropagation": "HostToContainer"}]
     if isinstance(share, MountStorage):
         sentinel = {"path": str(PurePosixPath(share.path) / SENTINEL), "type": "File"}

@@ -1,24 +1,38 @@
-"""Step ``mounts``: the share mounted on a machine by systemd, at the first access and again after every reboot."""
+"""Step ``mounts``: the share mounted on a machine by systemd, at the first access and again after every reboot.
+
+A mount logs in by the password that it began with, at each of its reconnections, and so do the containers that have it:
+they are mounts of the same superblock. Kernels refuse another password at a remount (all of 6.1; newer ones until the
+server has refused the old one). So a new password is mounted *over* what is there: the mount below stays, its shared
+propagation hands the new one on to the containers (``mountPropagation: HostToContainer``), and what they open from then
+on is opened by the new password. What was open before lasts until the server or the network is interrupted.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from infra.machines.commands import Command
-from infra.samba.client import Mount, render_files
+from infra.machines.commands import Command, Removal
+from infra.samba.client import Mount, mount_options, render_files
 from infra.samba.sentinel import SENTINEL
 from infra.site.facts import Fact, Facts
 from infra.site.reading import (
+    MARKERS,
     file_changes,
     file_fact,
     package_changes,
     packages_fact,
+    read_unit,
     unit_changes,
     unit_fact,
 )
 from infra.site.step import Change, Step
 
 PACKAGES = ("cifs-utils",)
+# Where nothing is mounted, the next access does it, by the file that is there now.
+_MOUNT_OVER = 'systemctl --quiet is-active "$4" || exit 0; exec mount -t cifs -o "$1" "$2" "$3"'
+# Before what is mounted is given up: while the server is away, or refuses us, there is nothing better to be had.
+_TRY = 'at=$(mktemp -d) && trap "rmdir $at" EXIT && mount -t cifs -o "$1" "$2" "$at" && umount "$at"'
+_LAYERS = 'grep -F " $1 " /proc/self/mountinfo | grep " - cifs " | cut -d " " -f 3 | sort -u | wc -l'
 
 
 def mount_step(machine: str, mount: Mount, share: str, after: tuple[tuple[str, str], ...]) -> Step:
@@ -27,35 +41,53 @@ def mount_step(machine: str, mount: Mount, share: str, after: tuple[tuple[str, s
     Args:
         share: the id in the share's sentinel: without it, what is mounted is something else.
     """
-    files = render_files(mount)
-    automount = f"{mount.unit}.automount"
+    credentials, *units = render_files(mount)
+    automount, mounted = f"{mount.unit}.automount", f"{mount.unit}.mount"
     # Reading it is what mounts; where that fails, the reason is in the journal.
     script = (
         'cat "$1" && exit; why=$(journalctl -q -b -n 9 -o cat --no-pager -u "$2" | grep "mount error" | tail -n 1); '
         'echo "${why:-$(systemctl status --no-pager --lines=3 "$2" | tail -n 3)}"; exit 1'
     )
-    sentinel = Fact(("sh", "-c", script, "sh", str(mount.where / SENTINEL), f"{mount.unit}.mount"))
+    sentinel = Fact(("sh", "-c", script, "sh", str(mount.where / SENTINEL), mounted))
+    layers = Fact(("sh", "-c", _LAYERS, "sh", str(mount.where).replace(" ", r"\040")))
+    there = ("sh", ",".join(mount_options(mount)), mount.source)
 
     def changes(facts: Facts) -> Iterator[Change]:
         yield from package_changes(PACKAGES, facts)
-        changed = [change for file in files for change in file_changes(file, facts, restarts=(automount,))]
+        login = file_changes(credentials, facts, restarts=(mounted,))
+        changed = [change for unit in units for change in file_changes(unit, facts, restarts=(automount,))]
+        yield from login
         yield from changed
         started = unit_changes(automount, facts, changed=bool(changed))
+        begun = Removal(MARKERS / mounted)
         if started:
-            # What is mounted by the old password or options stays so until it is mounted anew.
+            # What is mounted from elsewhere or by other options stays so until it is mounted anew.
             yield Change(
                 f"unmount {mount.where}",
                 "it is to be mounted as the site says now",
-                (Command(("systemctl", "stop", f"{mount.unit}.mount"), accepted=frozenset({0, 5})),),
+                (Command(("systemctl", "stop", mounted), accepted=frozenset({0, 5})), begun),
             )
-        yield from started
-        if not started and (not facts[sentinel].ok or f'"{share}"' not in facts[sentinel].text):
+            yield from started
+        elif login or read_unit(mounted, facts).marked:
+            over = Command(("sh", "-c", _MOUNT_OVER, *there, str(mount.where), mounted))
+            why = "what is mounted logs in by the credentials of before"
+            yield Change(f"mount {mount.source} over what is mounted at {mount.where}", why, (over, begun))
+        elif not facts[sentinel].ok or f'"{share}"' not in facts[sentinel].text:
             again = (
-                Command(("systemctl", "reset-failed", f"{mount.unit}.mount"), accepted=frozenset({0, 1, 5})),
+                Command(("sh", "-c", _TRY, *there)),
+                Command(("systemctl", "reset-failed", mounted), accepted=frozenset({0, 1, 5})),
                 Command(("systemctl", "restart", automount)),
             )
             told = " ".join(facts[sentinel].text.split())
             yield Change(f"mount {mount.source} at {mount.where}", f"{SENTINEL} cannot be read: {told}", again)
+        elif (count := facts[layers].text.strip()) not in ("", "0", "1"):
+            # Of the mounts below, none can be taken away: containers have them until they end.
+            why = (
+                f"{count} mounts lie over each other at {mount.where} since its password changed: what began before "
+                "keeps those below, and each of them tries an old password once a second, when the server has restarted"
+            )
+            yield Change(f"restart {machine} when nothing runs there", why, note=True)
 
-    facts = (packages_fact(PACKAGES), *map(file_fact, files), unit_fact(automount), sentinel)
+    files = map(file_fact, (credentials, *units))
+    facts = (packages_fact(PACKAGES), *files, unit_fact(automount), unit_fact(mounted), sentinel, layers)
     return Step("mounts", machine, facts, changes, after)
