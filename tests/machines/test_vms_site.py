@@ -184,8 +184,9 @@ def test_a_wrong_password_is_told_and_the_right_one_mends_it(site: VmSite) -> No
 
 def test_a_new_password_reaches_what_has_the_share_already(site: VmSite) -> None:
     # As a container has it: a mount of its own of what was mounted when it began.
-    has = f"mount --bind {MOUNTED} /media && exec sleep infinity"
-    site.said("worker", "systemd-run", "--quiet", "--unit=holder", "--property=PrivateMounts=yes", "sh", "-c", has)
+    has = f"mount --bind {MOUNTED} /media && {{ sleep infinity & }}"
+    of_its_own = ("--property=PrivateMounts=yes", "--property=Type=forking")
+    site.said("worker", "systemd-run", "--quiet", "--unit=holder", *of_its_own, "sh", "-c", has)
     process = site.said("worker", "systemctl", "show", "-P", "MainPID", "holder")
     holder = ("nsenter", f"--target={process}", "--mount", "sh", "-c")
     try:
@@ -203,6 +204,9 @@ def test_a_new_password_reaches_what_has_the_share_already(site: VmSite) -> None
         outcome = site.run(apply=True, names=["mounts"])["worker", "mounts"]
         assert outcome.state is State.FITS
         assert [change.what for change in outcome.changes] == ["restart worker when nothing runs there"]
+        # What becomes of the machine's mount is nothing to it.
+        site.said("worker", "systemctl", "stop", "mnt-sambashare.mount")
+        assert site.said("worker", *holder, "cat /media/dvc/held") == "second"
     finally:
         site.said("worker", "systemctl", "stop", "holder")
 

@@ -28,8 +28,12 @@ from infra.site.reading import (
 from infra.site.step import Change, Step
 
 PACKAGES = ("cifs-utils",)
-# Where nothing is mounted, the next access does it, by the file that is there now.
-_MOUNT_OVER = 'systemctl --quiet is-active "$4" || exit 0; exec mount -t cifs -o "$1" "$2" "$3"'
+# Where nothing is mounted, the next access does it, by the file that is there now. The mount below is private from then
+# on: or whoever unmounts ours here would take it from the containers, too.
+_MOUNT_OVER = """\
+systemctl --quiet is-active "$4" || exit 0
+cd "$3" && mount -t cifs -o "$1" "$2" "$3" && mount --no-canonicalize --make-private .
+"""
 # Before what is mounted is given up: while the server is away, or refuses us, there is nothing better to be had.
 _TRY = 'at=$(mktemp -d) && trap "rmdir $at" EXIT && mount -t cifs -o "$1" "$2" "$at" && umount "$at"'
 _LAYERS = 'grep -F " $1 " /proc/self/mountinfo | grep " - cifs " | cut -d " " -f 3 | sort -u | wc -l'
