@@ -26,6 +26,7 @@ from infra.site.reading import (
 from infra.site.step import Change, Step
 from infra.site.steps.base import BEGIN, END, base_step, hosts_text
 from infra.site.steps.health import health_step
+from infra.site.steps.mount_modules import mount_modules_facts
 from infra.site.steps.mounts import mount_step
 from infra.site.steps.sshd import DROP_IN, sshd_changes
 from infra.site.steps.storage import storage_step
@@ -229,6 +230,18 @@ def mounted(**changed: Reading) -> tuple[Step, dict[Fact, Reading]]:
 
 def test_a_mounted_share_is_left_alone() -> None:
     assert changes(*mounted()) == []
+
+
+def test_modules_that_a_kernel_comes_without_are_installed_before_the_share_is_mounted() -> None:
+    lacking, container = mount_modules_facts()
+    step, known = mounted(sentinel=Reading(1, "mount error(79): Can not access a needed shared library\n"))
+    known |= {lacking: Reading(0, "6.8.0-31-generic\nnls_utf8\n"), container: Reading(1)}
+    install, mount = changes(step, known)
+    assert (install.what, install.why) == ("install linux-modules-extra-6.8.0-31-generic", "the kernel has no nls_utf8")
+    assert mount.what.startswith("mount ")
+    # A container's kernel is its host's; a kernel that has all of them is left alone.
+    assert changes(step, known | {container: Reading(0)}) == [mount]
+    assert changes(step, known | {lacking: Reading(0, "6.8.0-31-generic\n")}) == [mount]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 from cloud_image import cloud_image, sha256
@@ -18,7 +18,7 @@ from lab import Lab, LabMachine
 from lab_vms import BRIDGE, open_host, served
 
 from configs.site import load_site
-from infra.machines.commands import Command
+from infra.machines.commands import Command, File, Upload
 from infra.machines.host_keys import pin
 from infra.machines.ssh import Machine
 from infra.site.engine import Key, Outcome, State
@@ -215,6 +215,47 @@ def test_a_share_that_is_not_mounted_is_found_and_mounted_again(site: VmSite) ->
     site.said("worker", "systemctl", "stop", "mnt-sambashare.automount", "mnt-sambashare.mount")
     assert site.run(apply=False)["worker", "mounts"].state is State.DIFFERS
     assert site.run(apply=True, only_repairs=True)["worker", "mounts"].state is State.CHANGED
+    assert site.said("worker", "cat", f"{MOUNTED}/dvc/model") == "weights"
+
+
+def offer(site: VmSite, name: str, package: str, files: dict[str, bytes], folder: Path) -> None:
+    """Make a package, and have a VM's apt know it."""
+    for path, data in files.items():
+        (folder / "root" / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "root" / path).write_bytes(data)
+    control = folder / "root/DEBIAN/control"
+    control.parent.mkdir(mode=0o755)
+    about = f"Package: {package}\nVersion: 1\nArchitecture: amd64\nMaintainer: tests\nDescription: modules\n"
+    control.write_text(about)
+    (control.parent / "postinst").write_text("#!/bin/sh\ndepmod\n")
+    (control.parent / "postinst").chmod(0o755)
+    built = folder / "one.deb"
+    subprocess.run(["dpkg-deb", "--root-owner-group", "--build", str(folder / "root"), str(built)], check=True)
+    entry = f"{about}Filename: ./one.deb\nSize: {built.stat().st_size}\nSHA256: {sha256(built)}\n"
+    there = PurePosixPath("/opt/offered")
+    with site.machine(name) as machine:
+        machine.upload(Upload(there / "one.deb", built, sha256(built)))
+        source = File(PurePosixPath("/etc/apt/sources.list.d/offered.list"), f"deb [trusted=yes] file:{there} ./\n")
+        machine.run_all([File(there / "Packages", entry), source])
+
+
+def test_modules_that_a_kernel_comes_without_are_installed_from_their_own_package(site: VmSite, tmp_path: Path) -> None:
+    release = site.said("worker", "uname", "-r")
+    module = f"lib/modules/{release}/kernel/fs/nls/nls_utf8.ko"
+    with site.machine("worker") as machine:
+        held = machine.read(PurePosixPath("/", module))
+    assert held
+    site.said("worker", "systemctl", "stop", "mnt-sambashare.automount", "mnt-sambashare.mount")
+    site.said("worker", "sh", "-ec", f"rmmod cifs nls_utf8; rm /{module}; depmod")
+    lost = site.run(apply=True, machines=["worker"], names=["mounts"])["worker", "mounts"]
+    assert f"Unable to locate package linux-modules-extra-{release}" in str(lost.error)
+    offer(site, "worker", f"linux-modules-extra-{release}", {module: held}, tmp_path)
+    found = site.run(apply=True, only_repairs=True)["worker", "mounts"]
+    assert (found.state, found.error) == (State.CHANGED, None)
+    assert (found.changes[0].what, found.changes[0].why) == (
+        f"install linux-modules-extra-{release}",
+        "the kernel has no nls_utf8",
+    )
     assert site.said("worker", "cat", f"{MOUNTED}/dvc/model") == "weights"
 
 

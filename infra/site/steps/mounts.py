@@ -26,6 +26,7 @@ from infra.site.reading import (
     unit_fact,
 )
 from infra.site.step import Change, Step
+from infra.site.steps.mount_modules import mount_modules_changes, mount_modules_facts
 
 PACKAGES = ("cifs-utils",)
 # Where nothing is mounted, the next access does it, by the file that is there now. The mount below is private from then
@@ -58,6 +59,7 @@ def mount_step(machine: str, mount: Mount, share: str, after: tuple[tuple[str, s
 
     def changes(facts: Facts) -> Iterator[Change]:
         yield from package_changes(PACKAGES, facts)
+        yield from mount_modules_changes(facts)
         login = file_changes(credentials, facts, restarts=(mounted,))
         changed = [change for unit in units for change in file_changes(unit, facts, restarts=(automount,))]
         yield from login
@@ -93,5 +95,6 @@ def mount_step(machine: str, mount: Mount, share: str, after: tuple[tuple[str, s
             yield Change(f"restart {machine} when nothing runs there", why, note=True)
 
     files = map(file_fact, (credentials, *units))
-    facts = (packages_fact(PACKAGES), *files, unit_fact(automount), unit_fact(mounted), sentinel, layers)
+    unit_facts = (unit_fact(automount), unit_fact(mounted))
+    facts = (packages_fact(PACKAGES), *mount_modules_facts(), *files, *unit_facts, sentinel, layers)
     return Step("mounts", machine, facts, changes, after)
