@@ -55,6 +55,10 @@ class Reading:
 Facts = Mapping[Fact, Reading]
 
 
+class NotAnswered(Exception):  # noqa: N818 - says what happened
+    """A machine is too busy to say what it is asked: nothing follows from that."""
+
+
 # On the disk only where it cannot be in memory: a full one is a fact as well.
 _BEGIN = """\
 export LC_ALL=C PATH=/usr/sbin:/usr/bin:/sbin:/bin

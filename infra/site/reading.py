@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from infra.machines.commands import Command, File, Removal
-from infra.site.facts import Fact, Facts
+from infra.site.facts import FACT_TIMEOUT_S, TIMED_OUT, Fact, Facts, NotAnswered, Reading
 from infra.site.step import Action, Change
 
 MARKERS = PurePosixPath("/run/mlops-site")
@@ -44,7 +44,7 @@ def file_changes(file: File, facts: Facts, *, restarts: tuple[str, ...] = ()) ->
         restarts: systemd units that read the file only when they start. They are restarted by
             :func:`restart_changes`, also if whoever wrote the file was killed before it came to that.
     """
-    reading = facts[file_fact(file)]
+    reading = answered(facts[file_fact(file)], file.path)
     head, _, rest = reading.text.partition("\n")
     digest, _, text = rest.partition("\n")
     wanted = hashlib.sha256(file.text.encode()).hexdigest()
@@ -69,8 +69,19 @@ def file_changes(file: File, facts: Facts, *, restarts: tuple[str, ...] = ()) ->
 
 def file_text(file: File, facts: Facts) -> str:
     """Return the text of a file that is no secret as it is on the machine; empty when it is not there."""
-    reading = facts[file_fact(file)]
+    reading = answered(facts[file_fact(file)], file.path)
     return reading.text.split("\n", 2)[-1] if reading.ok else ""
+
+
+def answered(reading: Reading, what: object) -> Reading:
+    """Return the reading of something that is always quick to read.
+
+    Raises:
+        NotAnswered: it came to no end. That does not mean that a file is not there, and a unit is to be started anew.
+    """
+    if reading.status == TIMED_OUT:
+        raise NotAnswered(f"{what} was not read within {FACT_TIMEOUT_S} s")
+    return reading
 
 
 def absent_fact(path: PurePosixPath) -> Fact:
@@ -90,7 +101,7 @@ def packages_fact(names: tuple[str, ...]) -> Fact:
 
 def installed_packages(names: tuple[str, ...], facts: Facts) -> dict[str, str]:
     """Return the versions of those packages that are installed."""
-    rows = [line.split() for line in facts[packages_fact(names)].text.splitlines()]
+    rows = [line.split() for line in answered(facts[packages_fact(names)], "the list of packages").text.splitlines()]
     return {row[0]: row[2] for row in rows if len(row) == 3 and row[1][1:2] == "i" and row[0] in names}
 
 
@@ -165,7 +176,9 @@ def unit_fact(name: str) -> Fact:
 
 def read_unit(name: str, facts: Facts) -> Unit:
     """Return a unit's state."""
-    values = dict(line.split("=", 1) for line in facts[unit_fact(name)].text.splitlines() if "=" in line)
+    values = dict(
+        line.split("=", 1) for line in answered(facts[unit_fact(name)], name).text.splitlines() if "=" in line
+    )
     return Unit(
         values.get("LoadState", ""),
         values.get("UnitFileState", ""),
