@@ -29,11 +29,17 @@ from infra.site.step import Change, Step
 from infra.site.steps.mount_modules import mount_modules_changes, mount_modules_facts
 
 PACKAGES = ("cifs-utils",)
-# Where nothing is mounted, the next access does it, by the file that is there now. The mount below is private from then
-# on: or whoever unmounts ours here would take it from the containers, too.
+# Where nothing is mounted, the next access does it, by the file that is there now. The kernel says busy where the very
+# same is mounted, by this password: another one was tried and refused. The mount below is private from then on: or
+# whoever unmounts ours here would take it from the containers, too.
 _MOUNT_OVER = """\
 systemctl --quiet is-active "$4" || exit 0
-cd "$3" && mount -t cifs -o "$1" "$2" "$3" && mount --no-canonicalize --make-private .
+cd "$3" || exit
+said=$(mount -t cifs -o "$1" "$2" "$3" 2>&1) || case $said in
+  *"mount error(16)"*) exit 0 ;;
+  *) echo "$said"; exit 1 ;;
+esac
+mount --no-canonicalize --make-private .
 """
 # Before what is mounted is given up: while the server is away, or refuses us, there is nothing better to be had.
 _TRY = 'at=$(mktemp -d) && trap "rmdir $at" EXIT && mount -t cifs -o "$1" "$2" "$at" && umount "$at"'
