@@ -143,8 +143,8 @@ def test_a_bundle_that_was_cut_or_is_for_another_release_is_not_used(site: LabSi
     path, offline = site.root / "site-packages.tar", site.machines["storage"]
     whole = path.read_bytes()
     folder = site.root / "other"
-    with tarfile.open(path) as archive:
-        archive.extractall(folder, filter="data")
+    folder.mkdir()
+    subprocess.run(["tar", "--extract", "--file", str(path), "--directory", str(folder)], check=True)
     (folder / "release").write_text("ubuntu noble amd64\n")
     pack(folder, path)
     (problem,) = problems_of(apply(site))
