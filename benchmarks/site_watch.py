@@ -96,7 +96,7 @@ def options(description: str | None) -> argparse.Namespace:
 def table(what: str, besides: str, walls: list[float], shares: list[float], checks: list[float]) -> str:
     """Return medians and ranges: seconds of ``what``, the share of them ``besides`` the tools, seconds of a check."""
     head = f"| {what}, s | besides {besides} | check of what fits, s |\n|---|---|---|\n"
-    return f"{head}| {_row(walls, '.1f')} | {_row(shares, '.0%')} | {_row(checks, '.2f')} |"
+    return f"{head}| {_row(walls, '.1f')} | {_row(shares, '.1%')} | {_row(checks, '.2f')} |"
 
 
 def _row(values: list[float], form: str) -> str:

@@ -16,8 +16,8 @@ MARKERS = PurePosixPath("/run/mlops-site")
 """A marker here means that a unit has yet to be restarted: its file was written, and the run was killed then."""
 _LASTING = ("enabled", "static", "alias", "generated", "indirect")
 # Each would have systemd read all units anew, which takes longer than all else here: once is enough, and only where it
-# knows one by another text: what it does not know yet it reads when that starts. What a unit has to say comes from its
-# start.
+# knows one of them, or what a timer or automount starts, by another text: what it does not know yet it reads when that
+# starts. What a unit has to say comes from its start.
 _ENABLE = f"""\
 for unit; do
   case $(systemctl is-enabled "$unit" 2>/dev/null) in
@@ -26,7 +26,10 @@ for unit; do
   esac
   systemctl --no-reload enable "$unit"
 done
-case $(systemctl show --property NeedDaemonReload --value "*") in *yes*) systemctl daemon-reload ;; esac
+for unit; do
+  for kind in service timer mount automount; do set -- "$@" "${{unit%.*}}.$kind"; done
+done
+case $(systemctl show --property NeedDaemonReload --value "$@") in *yes*) systemctl daemon-reload ;; esac
 """
 
 
