@@ -14,7 +14,7 @@ from infra.machines.ssh import Done, Machine
 from infra.site.engine import Key, Outcome
 
 PACKAGES = ("apt-get ", "dpkg ")
-KUBEADM = ("kubeadm init ", "kubeadm join ")
+KUBEADM = ("kubeadm ",)
 
 
 class Tools:
