@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "cluster"))
 from kube_site import BEFORE_IMAGES, KubeSite
 from lab import open_lab
 
-from benchmarks.site_watch import KUBEADM, PACKAGES, Tools, draw, options, table
+from benchmarks.site_watch import KUBEADM, PACKAGES, Tools, connected, draw, options, table
 from infra.site.engine import Key, Outcome
 
 
@@ -37,13 +37,13 @@ def main() -> None:
                 began = time.monotonic()
                 outcomes = site.run(apply=True, steps=[step for step in site.steps() if step.name in BEFORE_IMAGES])
                 first = time.monotonic() - began
-                connected = began + first - max(item.ended for item in outcomes.values())
+                start = connected(began + first, outcomes)
                 site.fill()
                 between = time.monotonic()
                 done = site.run(apply=True, steps=[step for step in site.steps() if step.name != "cluster-health"])
                 second = time.monotonic() - between
-            again = between + second - max(item.ended for item in done.values())
-            outcomes |= {key: item for key, item in _later(done, again - connected).items() if key not in outcomes}
+            later = _later(done, connected(between + second, done) - start)
+            outcomes |= {key: item for key, item in later.items() if key not in outcomes}
             walls.append(first + second)
             shares.append(1 - tools.seconds() / walls[-1])
             site.connect_pods()
@@ -52,7 +52,7 @@ def main() -> None:
             site.run(apply=False)
             checks.append(time.monotonic() - checked)
             if asked.picture:
-                draw(outcomes, tools, connected, asked.picture)
+                draw(outcomes, tools, start, asked.picture)
     print(table("cluster of three machines", "apt and kubeadm", walls, shares, checks))
 
 

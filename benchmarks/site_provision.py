@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "machines"))
 from lab import open_lab
 from lab_sites import LabSite
 
-from benchmarks.site_watch import PACKAGES, Tools, draw, options, table
+from benchmarks.site_watch import PACKAGES, Tools, connected, draw, options, table
 
 
 def main() -> None:
@@ -35,8 +35,7 @@ def main() -> None:
             site.run(apply=False)
             checks.append(time.monotonic() - checked)
             if asked.picture:
-                connected = began + walls[-1] - max(item.ended for item in outcomes.values())
-                draw(outcomes, apt, connected, asked.picture)
+                draw(outcomes, apt, connected(began + walls[-1], outcomes), asked.picture)
     print(table("provisioning", "apt", walls, shares, checks))
 
 

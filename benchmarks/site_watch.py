@@ -58,6 +58,11 @@ class Tools:
         return total
 
 
+def connected(ended: float, outcomes: dict[Key, Outcome]) -> float:
+    """Return when a run's steps began, by when the run ended: before that it connects to the machines."""
+    return ended - max(item.ended for item in outcomes.values())
+
+
 def draw(outcomes: dict[Key, Outcome], tools: Tools, start: float, path: Path) -> None:
     """Draw a row for each step of each machine, and in it when the tools ran.
 
