@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from infra.machines.exchange import Outcome
 
@@ -21,33 +22,23 @@ class Opening:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._open = False
-        self._tries = 0
         self._last: Outcome | None = None
 
     def run(self, command: Exchange) -> Outcome:
         """Run a command; while nobody has got in, one at a time, and those that waited fare as the one before them."""
         if self._open:
             return command(lambda: None)
-        tries = self._tries
-        self._lock.acquire()
-        if self._tries != tries and not self._open and self._last is not None:
-            self._lock.release()
-            return self._last
-        waited = threading.Event()
+        known = self._last
+        with ExitStack() as turn:
+            turn.enter_context(self._lock)
+            if self._last is not None and self._last is not known and not self._open:
+                return self._last
 
-        def answered() -> None:
-            self._open = True
-            waited.set()
-            self._lock.release()
+            def answered() -> None:
+                self._open = True
+                turn.close()
 
-        try:
             outcome = command(answered)
-        except BaseException:
-            if not waited.is_set():
-                self._lock.release()
-            raise
-        if not waited.is_set():
-            self._last = outcome
-            self._tries += 1
-            self._lock.release()
-        return outcome
+            if not outcome.begun:
+                self._last = outcome
+            return outcome
