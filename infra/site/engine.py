@@ -15,7 +15,6 @@ from graphlib import TopologicalSorter
 
 from configs.problems import Problem, UserError
 from infra.site.acting import make, undo
-from infra.site.facts import NotAnswered
 from infra.site.looks import SIDE_BY_SIDE, Looks
 from infra.site.reach import Reachable
 from infra.site.step import Change, Step
@@ -172,13 +171,9 @@ def _run_step(
         raise UserError(
             [Problem(f"{step.machine}, step {step.name}", _still(item), item.by_hand or _LOOK) for item in pending]
         )
-    except NotAnswered as late:
-        remedy = "see what keeps the machine busy (`uptime`, `dmesg`), and run it again"
-        error = UserError(Problem(f"{step.machine}, step {step.name}", str(late), remedy))
-    except UserError as told:
-        error = told
-    report(step, State.FAILED, str(error))
-    return Outcome(State.FAILED, tuple(applied), error, began, _since(start))
+    except UserError as error:
+        report(step, State.FAILED, str(error))
+        return Outcome(State.FAILED, tuple(applied), error, began, _since(start))
 
 
 def _still(change: Change) -> str:

@@ -27,11 +27,14 @@ class Fact:
     Attributes:
         stdin: for secrets; never in ``repr`` or ``argv``.
         at: the machine that is asked, where it is another one than the step's.
+        quick: what it asks for, as a file, where that is always read at once: on a machine too busy to say it in time
+            nothing follows from its silence, and a step must not take it for absent. Empty: silence is an answer.
     """
 
     argv: tuple[str, ...]
     stdin: str = field(default="", repr=False)
     at: str = ""
+    quick: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -53,10 +56,6 @@ class Reading:
 
 
 Facts = Mapping[Fact, Reading]
-
-
-class NotAnswered(Exception):  # noqa: N818 - says what happened
-    """A machine is too busy to say what it is asked: nothing follows from that."""
 
 
 # On the disk only where it cannot be in memory: a full one is a fact as well.

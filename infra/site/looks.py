@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from configs.problems import Problem, UserError
-from infra.site.facts import FACT_TIMEOUT_S, NO_ANSWER, Fact, Facts, Reading, facts_script, readings
+from infra.site.facts import FACT_TIMEOUT_S, NO_ANSWER, TIMED_OUT, Fact, Facts, Reading, facts_script, readings
 from infra.site.reach import Reachable
 from infra.site.step import Change, Relay, Step
 
@@ -52,7 +52,7 @@ class Looks:
             done: its changes have been applied; when nothing differs now, the next steps begin.
 
         Raises:
-            UserError: the machine cannot be reached, or its answers cannot be read.
+            UserError: the machine cannot be reached, its answers cannot be read, or it is too busy for what is quick.
         """
         facts = tuple(dict.fromkeys(step.facts))
         with self._lock:
@@ -66,7 +66,10 @@ class Looks:
             with self._lock:
                 for other in following:
                     self._ahead[other.machine, other.name] = before, {fact: later[fact] for fact in other.facts}
-        return {**found, **self._left_open(step, found)}
+        _refuse_silence(step, found)
+        more = self._left_open(step, found)
+        _refuse_silence(step, more)
+        return {**found, **more}
 
     def _next_here(self, step: Step) -> Sequence[Step]:
         return [other for other in self._following(step) if other.where == step.where and not other.boots_s]
@@ -96,6 +99,17 @@ def _ask(
         where = f"{step.machine}, step {step.name}"
         raise UserError(Problem(where, f"the machine's answers cannot be read: {error}", "run it again")) from None
     return dict(zip(facts, answers, strict=False)), dict(zip(then, answers[len(facts) :], strict=True))
+
+
+def _refuse_silence(step: Step, found: Facts) -> None:
+    remedy = "see what keeps the machine busy (`uptime`, `dmesg`), and run it again"
+    problems = [
+        Problem(f"{step.machine}, step {step.name}", f"{fact.quick} was not read within {FACT_TIMEOUT_S} s", remedy)
+        for fact, reading in found.items()
+        if fact.quick and reading.status == TIMED_OUT
+    ]
+    if problems:
+        raise UserError(problems)
 
 
 def _ask_other(step: Step, machine: Reachable, facts: Sequence[Fact]) -> dict[Fact, Reading]:

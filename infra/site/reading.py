@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from infra.machines.commands import Command, File, Removal
-from infra.site.facts import FACT_TIMEOUT_S, TIMED_OUT, Fact, Facts, NotAnswered, Reading
+from infra.site.facts import Fact, Facts
 from infra.site.step import Action, Change
 
+CONTAINED = Fact(("systemd-detect-virt", "--container", "--quiet"))
+"""Whether the machine is a container, whose kernel and clock are its host's."""
 MARKERS = PurePosixPath("/run/mlops-site")
 """A marker here means that a unit has yet to be restarted: its file was written, and the run was killed then."""
 _LASTING = ("enabled", "static", "alias", "generated", "indirect")
@@ -37,7 +39,7 @@ def file_fact(file: File) -> Fact:
     """Ask for a file: mode, group, digest, and its text where that is no secret."""
     show = "" if file.secret else '; cat "$1"'
     script = f'stat -Lc "%a %G" "$1" && sha256sum <"$1"{show}'
-    return Fact(("sh", "-c", script, "sh", str(file.path)))
+    return Fact(("sh", "-c", script, "sh", str(file.path)), quick=str(file.path))
 
 
 def file_changes(file: File, facts: Facts, *, restarts: tuple[str, ...] = ()) -> list[Change]:
@@ -47,7 +49,7 @@ def file_changes(file: File, facts: Facts, *, restarts: tuple[str, ...] = ()) ->
         restarts: systemd units that read the file only when they start. They are restarted by
             :func:`restart_changes`, also if whoever wrote the file was killed before it came to that.
     """
-    reading = answered(facts[file_fact(file)], file.path)
+    reading = facts[file_fact(file)]
     head, _, rest = reading.text.partition("\n")
     digest, _, text = rest.partition("\n")
     wanted = hashlib.sha256(file.text.encode()).hexdigest()
@@ -72,24 +74,13 @@ def file_changes(file: File, facts: Facts, *, restarts: tuple[str, ...] = ()) ->
 
 def file_text(file: File, facts: Facts) -> str:
     """Return the text of a file that is no secret as it is on the machine; empty when it is not there."""
-    reading = answered(facts[file_fact(file)], file.path)
+    reading = facts[file_fact(file)]
     return reading.text.split("\n", 2)[-1] if reading.ok else ""
-
-
-def answered(reading: Reading, what: object) -> Reading:
-    """Return the reading of something that is always quick to read.
-
-    Raises:
-        NotAnswered: it came to no end. That does not mean that a file is not there, and a unit is to be started anew.
-    """
-    if reading.status == TIMED_OUT:
-        raise NotAnswered(f"{what} was not read within {FACT_TIMEOUT_S} s")
-    return reading
 
 
 def absent_fact(path: PurePosixPath) -> Fact:
     """Ask whether a path is there."""
-    return Fact(("test", "-e", str(path)))
+    return Fact(("test", "-e", str(path)), quick=str(path))
 
 
 def absent_changes(path: PurePosixPath, facts: Facts, why: str) -> list[Change]:
@@ -99,12 +90,13 @@ def absent_changes(path: PurePosixPath, facts: Facts, why: str) -> list[Change]:
 
 def packages_fact(names: tuple[str, ...]) -> Fact:
     """Ask for Debian packages: state, version and hold of each."""
-    return Fact(("dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Abbrev} ${Version}\\n", *names))
+    show = ("dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Abbrev} ${Version}\\n")
+    return Fact((*show, *names), quick="the list of packages")
 
 
 def installed_packages(names: tuple[str, ...], facts: Facts) -> dict[str, str]:
     """Return the versions of those packages that are installed."""
-    rows = [line.split() for line in answered(facts[packages_fact(names)], "the list of packages").text.splitlines()]
+    rows = [line.split() for line in facts[packages_fact(names)].text.splitlines()]
     return {row[0]: row[2] for row in rows if len(row) == 3 and row[1][1:2] == "i" and row[0] in names}
 
 
@@ -174,14 +166,12 @@ class Unit:
 def unit_fact(name: str) -> Fact:
     """Ask for a unit: whether it is there, enabled, active, and waits for a restart."""
     script = 'systemctl show -p LoadState,UnitFileState,ActiveState,NeedDaemonReload "$1"; test -e "$2"; echo Marked=$?'
-    return Fact(("sh", "-c", script, "sh", name, str(MARKERS / name)))
+    return Fact(("sh", "-c", script, "sh", name, str(MARKERS / name)), quick=name)
 
 
 def read_unit(name: str, facts: Facts) -> Unit:
     """Return a unit's state."""
-    values = dict(
-        line.split("=", 1) for line in answered(facts[unit_fact(name)], name).text.splitlines() if "=" in line
-    )
+    values = dict(line.split("=", 1) for line in facts[unit_fact(name)].text.splitlines() if "=" in line)
     return Unit(
         values.get("LoadState", ""),
         values.get("UnitFileState", ""),

@@ -16,7 +16,6 @@ from infra.machines.batch import Quick
 from infra.machines.commands import Command, File, Removal
 from infra.site.engine import Outcome, State, problems_of, run_steps
 from infra.site.facts import TIMED_OUT, Fact, Facts, Reading
-from infra.site.reading import answered
 from infra.site.report import site_markdown
 from infra.site.step import Change, Relay, Step
 
@@ -123,11 +122,13 @@ def test_what_stays_different_after_it_was_done_is_a_failure(machines: dict[str,
 
 
 def test_a_machine_too_busy_to_answer_is_left_as_it_is_and_told(machines: dict[str, Folder]) -> None:
-    def changes(facts: Facts) -> Iterator[Change]:
-        answered(Reading(TIMED_OUT), "/etc/share.mount")
-        yield Change("write /etc/share.mount", "is not there", (Command(("touch", "share.mount")),))
+    late = Fact(("sh", "-c", f"exit {TIMED_OUT}"), quick="/etc/share.mount")
 
-    outcome = run([Step("mounts", "a", (), changes)], machines)["a", "mounts"]
+    def changes(facts: Facts) -> Iterator[Change]:
+        if not facts[late].ok:
+            yield Change("write /etc/share.mount", "is not there", (Command(("touch", "share.mount")),))
+
+    outcome = run([Step("mounts", "a", (late,), changes)], machines)["a", "mounts"]
     assert outcome.state is State.FAILED
     assert str(outcome.error).startswith("a, step mounts: /etc/share.mount was not read within 20 s")
     assert not (machines["a"].path / "share.mount").exists()

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
 from test_site_engine import Folder, touch
 
-from infra.machines.commands import Command
+from configs.problems import UserError
+from infra.machines.commands import Command, File
 from infra.site.engine import State, run_steps
-from infra.site.facts import Fact, Reading
+from infra.site.facts import TIMED_OUT, Fact, Reading
 from infra.site.looks import Looks
+from infra.site.reading import file_fact, packages_fact, unit_fact
 from infra.site.step import Change, Relay, Step
 
 
@@ -93,3 +96,18 @@ def test_a_machine_that_is_about_to_boot_is_not_asked_ahead(machines: dict[str, 
     looks.read(first, done=True)
     (machines["a"].path / "y").touch()
     assert looks.read(second, done=False)[there("y")].ok
+
+
+def test_what_a_busy_machine_does_not_say_in_time_is_not_taken_for_absent(machines: dict[str, Counting]) -> None:
+    asked = (file_fact(File(PurePosixPath("/etc/a"), "")), unit_fact("a.service"), packages_fact(("samba",)))
+    late = tuple(replace(fact, argv=("sh", "-c", f"exit {TIMED_OUT}; : {number}")) for number, fact in enumerate(asked))
+    with pytest.raises(UserError) as caught:
+        Looks(machines, following()).read(Step("late", "a", late, lambda facts: ()), done=False)
+    for told in ("/etc/a was not read within 20 s", "a.service was not read", "the list of packages was not read"):
+        assert told in str(caught.value)
+    # Of what may take its time, silence is an answer.
+    login = Fact(("sh", "-c", f"exit {TIMED_OUT}"))
+    assert (
+        Looks(machines, following()).read(Step("slow", "a", (login,), lambda facts: ()), done=False)[login].status
+        == 124
+    )

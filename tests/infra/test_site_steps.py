@@ -12,7 +12,7 @@ import pytest
 from infra.machines.commands import Command, File, Removal
 from infra.samba.client import Mount, mount_options, render_files
 from infra.samba.server import Server
-from infra.site.facts import TIMED_OUT, Fact, NotAnswered, Reading, facts_script, readings
+from infra.site.facts import Fact, Reading, facts_script, readings
 from infra.site.reading import (
     MARKERS,
     file_changes,
@@ -132,16 +132,6 @@ def test_units_are_started_together_and_systemd_reads_them_once() -> None:
         for action in (Command(("systemctl", "restart", name)), Removal(MARKERS / name))
     ]
     assert units_changes({"b.timer": False}, facts) == []
-
-
-def test_what_a_busy_machine_does_not_say_in_time_is_not_taken_for_absent() -> None:
-    late = Reading(TIMED_OUT)
-    with pytest.raises(NotAnswered, match="/etc/a was not read within 20 s"):
-        file_changes(FILE, {file_fact(FILE): late})
-    with pytest.raises(NotAnswered, match=r"a\.service was not read"):
-        unit_changes("a.service", {unit_fact("a.service"): late})
-    with pytest.raises(NotAnswered, match="the list of packages was not read"):
-        package_changes(("samba",), {packages_fact(("samba",)): late})
 
 
 def test_only_missing_packages_are_installed() -> None:

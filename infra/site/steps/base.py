@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 
 from infra.machines.commands import Command, File
 from infra.site.facts import Fact, Facts
-from infra.site.reading import package_changes, packages_fact, unit_changes, unit_fact
+from infra.site.reading import CONTAINED, package_changes, packages_fact, unit_changes, unit_fact
 from infra.site.step import Change, Step
 from infra.site.steps.sshd import sshd_changes, sshd_facts
 
@@ -16,7 +16,6 @@ PACKAGES = ("ca-certificates", "curl", "nftables")
 TIME = ("chrony",)
 HOSTS = PurePosixPath("/etc/hosts")
 BEGIN, END = "# begin: machines of the site", "# end: machines of the site"
-_CONTAINER = Fact(("systemd-detect-virt", "--container", "--quiet"))
 _HOSTNAME = Fact(("hostname",))
 _HOSTS = Fact(("cat", str(HOSTS)))
 
@@ -41,7 +40,7 @@ def base_step(machine: str, addresses: Mapping[str, str], after: tuple[tuple[str
             yield Change(f"write {HOSTS}", "names or addresses are others", (File(HOSTS, wanted),), "\n".join(diff))
         yield from sshd_changes(facts)
         # A container's clock is that of its host.
-        contained = facts[_CONTAINER].ok
+        contained = facts[CONTAINED].ok
         yield from package_changes(PACKAGES if contained else PACKAGES + TIME, facts)
         if not contained:
             yield from unit_changes("chrony.service", facts)
@@ -49,7 +48,7 @@ def base_step(machine: str, addresses: Mapping[str, str], after: tuple[tuple[str
     facts = (
         _HOSTNAME,
         _HOSTS,
-        _CONTAINER,
+        CONTAINED,
         packages_fact(PACKAGES),
         packages_fact(PACKAGES + TIME),
         unit_fact("chrony.service"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from infra.site.facts import Fact, Facts
+from infra.site.reading import CONTAINED
 from infra.site.step import Change, Step
 
 FULL_PERCENT = 90
@@ -13,12 +14,11 @@ _CONTAINERS = "/run/containerd/"
 _DISKS = Fact(("df", "--local", "--output=pcent,ipcent,target", "-x", "tmpfs", "-x", "devtmpfs", "-x", "squashfs"))
 _FAILED = Fact(("systemctl", "list-units", "--failed", "--plain", "--no-legend", "--no-pager"))
 _CLOCK = Fact(("timedatectl", "show", "--property=NTPSynchronized", "--value"))
-_CONTAINER = Fact(("systemd-detect-virt", "--container", "--quiet"))
 
 
 def health_step(machine: str, after: tuple[tuple[str, str], ...]) -> Step:
     """Return the step for ``machine``: all its changes are a person's to make."""
-    return Step("health", machine, (_DISKS, _FAILED, _CLOCK, _CONTAINER), _changes, after)
+    return Step("health", machine, (_DISKS, _FAILED, _CLOCK, CONTAINED), _changes, after)
 
 
 def _changes(facts: Facts) -> Iterator[Change]:
@@ -37,7 +37,7 @@ def _changes(facts: Facts) -> Iterator[Change]:
         unit = line.split()[0]
         yield Change(f"mend {unit}", "it has failed", by_hand=f"look why: journalctl -b -u {unit}")
     # A container has its host's clock, and can't be asked.
-    if not facts[_CONTAINER].ok and facts[_CLOCK].text.strip() == "no":
+    if not facts[CONTAINED].ok and facts[_CLOCK].text.strip() == "no":
         yield Change(
             "set the clock",
             "it is not in step with any time server: certificates and logins may be refused",

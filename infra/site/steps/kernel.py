@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 
 from infra.machines.commands import Command, File
 from infra.site.facts import Fact, Facts
-from infra.site.reading import file_changes, file_fact
+from infra.site.reading import CONTAINED, file_changes, file_fact
 from infra.site.step import Change
 
 MODULES = ("overlay", "br_netfilter")
@@ -36,7 +36,6 @@ _MODULES_FILE = File(PurePosixPath("/etc/modules-load.d/mlops-kubernetes.conf"),
 _SETTINGS_FILE = File(
     PurePosixPath("/etc/sysctl.d/95-mlops-kubernetes.conf"), "".join(f"{k} = {v}\n" for k, v in SETTINGS.items())
 )
-_CONTAINER = Fact(("systemd-detect-virt", "--container", "--quiet"))
 # A module that is built into the kernel is in /sys/module as well, if it has anything to tell; overlay always has.
 _LOADED = Fact(("ls", "/sys/module"))
 _SET = Fact(("sysctl", "--ignore", *SETTINGS))
@@ -48,7 +47,7 @@ _SWAP_TARGET = Fact(("systemctl", "is-enabled", "swap.target"))
 def kernel_facts() -> tuple[Fact, ...]:
     """Ask for modules, settings and swap: those of now and those of the next boot."""
     files = (file_fact(_MODULES_FILE), file_fact(_SETTINGS_FILE))
-    return (*files, _CONTAINER, _LOADED, _SET, _SWAPS, _FSTAB, _SWAP_TARGET)
+    return (*files, CONTAINED, _LOADED, _SET, _SWAPS, _FSTAB, _SWAP_TARGET)
 
 
 def kernel_changes(facts: Facts) -> Iterator[Change]:
@@ -56,7 +55,7 @@ def kernel_changes(facts: Facts) -> Iterator[Change]:
     yield from file_changes(_MODULES_FILE, facts)
     yield from file_changes(_SETTINGS_FILE, facts)
     yield from _lasting_swap(facts)
-    if facts[_CONTAINER].ok:
+    if facts[CONTAINED].ok:
         return
     missing = [name for name in MODULES if name not in facts[_LOADED].text.split()]
     if missing:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from infra.site.facts import Fact, Facts
-from infra.site.reading import apt_install
+from infra.site.reading import CONTAINED, apt_install
 from infra.site.step import Change
 
 _MODULES = ("cifs", "nls_utf8")
@@ -22,17 +22,16 @@ command -v modprobe >/dev/null || exit 0
 for module; do [ -d "/sys/module/$module" ] || modprobe --dry-run --quiet "$module" || echo "$module"; done
 """
 _LACKING = Fact(("sh", "-c", _ASK, "sh", *_MODULES))
-_CONTAINER = Fact(("systemd-detect-virt", "--container", "--quiet"))
 
 
 def mount_modules_facts() -> tuple[Fact, ...]:
     """Ask which of the modules the kernel's packages lack, and whether the kernel is the machine's own."""
-    return _LACKING, _CONTAINER
+    return _LACKING, CONTAINED
 
 
 def mount_modules_changes(facts: Facts) -> Iterator[Change]:
     """Return what brings the modules that are lacking; a container has the kernel of its host."""
     release, *lacking = facts[_LACKING].text.split() or [""]
-    if lacking and not facts[_CONTAINER].ok:
+    if lacking and not facts[CONTAINED].ok:
         package = f"linux-modules-extra-{release}"
         yield Change(f"install {package}", f"the kernel has no {' and no '.join(lacking)}", apt_install([package]))
